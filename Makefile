@@ -1,0 +1,58 @@
+# gloss: plain make. `make help` lists the targets.
+#
+# CC, CFLAGS, BUILD may be set; SAN=asan|ubsan|tsan builds into a folder of its own.
+
+CC      ?= gcc
+SAN     ?=
+BUILD   ?= build$(if $(SAN),/$(SAN))
+VERSION := 0.1.0
+
+ARCH := $(shell uname -m)
+WARN := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+        -Wno-missing-field-initializers
+OPT  := -O2
+DEFS := -D_GNU_SOURCE -DGLOSS_VERSION='"$(VERSION)"'
+ifneq ($(SAN),)
+  SANFLAGS_asan  := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+  SANFLAGS_ubsan := -fsanitize=undefined -fno-sanitize-recover=undefined
+  SANFLAGS_tsan  := -fsanitize=thread
+  SANFLAGS := $(SANFLAGS_$(SAN))
+  OPT := -O1 -g -fno-omit-frame-pointer
+endif
+ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-errno -pthread \
+             $(SANFLAGS) -Isrc -Iinclude -I$(BUILD)/gen $(CFLAGS)
+LDLIBS   := -ljansson -lm -lpthread
+
+# One file per instruction set; only that file gets its flags.
+KERN_x86_64  := kern_avx2 kern_avx512
+KERN_aarch64 := kern_neon
+FLAGS_kern_avx2   := -mavx2 -mfma -mf16c
+FLAGS_kern_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
+                     -mavx512bf16 -mfma -mf16c
+FLAGS_kern_neon   := -march=armv8.2-a+dotprod+bf16
+
+LIB_SRC  := $(filter-out src/cpu/kern_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
+              src/ref/*.c src/cpu/*.c src/engine/*.c src/*.c)) \
+            src/cpu/kern_c.c $(KERN_$(ARCH):%=src/cpu/%.c)
+LIB_ASM  := $(wildcard src/*/*.S)
+CLI_SRC  := $(wildcard src/cli/*.c)
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)
+CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o)
+
+# The test build: the same sources with the fault hooks of src/base/mem.h.
+TLIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/t/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)
+
+.PHONY: all demo test unit lib lint bench install clean help deps fuzz
+all: $(BUILD)/gloss
+
+help:
+	@echo 'make            build $(BUILD)/gloss'
+	@echo 'make demo       install what is missing, build, ask the built-in model a question'
+	@echo 'make test       install what is missing, build, run every test (no network but packages)'
+	@echo 'make lib        libgloss.a alone: libc, pthreads and jansson'
+	@echo 'make lint       layer rule, format, banned calls'
+	@echo 'make bench      kernel timings'
+	@echo 'make fuzz       fuzz targets (clang)'
+	@echo 'make install    program, library, header, man page under PREFIX (/usr/local)'
+
+include scripts/rules.mk

@@ -1,0 +1,259 @@
+/* gloss: run gpt-oss models from C. The only installed header.
+ *
+ *     struct gloss_err err;
+ *     gloss_model *m;
+ *     if (gloss_model_open("tiny", NULL, &m, &err) < 0)
+ *         die(err.msg);
+ *     gloss_chat *c;                                  // messages <-> tokens
+ *     gloss_chat_new(m, NULL, &c, &err);
+ *     gloss_chat_load(c, messages_json, n, GLOSS_FORM_AUTO, &err);
+ *     gloss_chat_render(c, &ids, &n_ids, &err);
+ *     gloss_engine *g;                                // runs requests
+ *     gloss_engine_new(m, NULL, &g, &err);
+ *     gloss_request *r;
+ *     gloss_submit(g, ids, n_ids, NULL, &r, &err);
+ *     struct gloss_event ev;
+ *     while (gloss_next(r, &ev, -1) == GLOSS_OK && ev.kind != GLOSS_EV_FINISH)
+ *         gloss_chat_feed(c, ev.token, &delta, &err); // text, channel, recipient
+ *
+ * Every option struct begins with its own size (set by GLOSS_INIT), so that fields can be added at
+ * the end; zero means the default. NULL options mean all defaults. A model is immutable and may be
+ * shared between threads; engine handles too; a request or a chat is used by one thread at a time.
+ * Strings returned live until the next call on the same handle. Functions return GLOSS_OK or a
+ * negative code and, where there is a gloss_err (may be NULL), one line that says what was wrong.
+ */
+#ifndef GLOSS_H
+#define GLOSS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GLOSS_API __attribute__((visibility("default")))
+#define GLOSS_INIT(type) {.size = sizeof(type)}
+
+typedef int gloss_status;
+enum {
+    GLOSS_OK = 0,
+    GLOSS_E_NOMEM = -1,
+    GLOSS_E_INPUT = -2,
+    GLOSS_E_LIMIT = -3,
+    GLOSS_E_FORMAT = -4,
+    GLOSS_E_IO = -5,
+    GLOSS_E_BUSY = -6,
+    GLOSS_E_CANCEL = -7,
+    GLOSS_E_DEVICE = -8,
+    GLOSS_E_STATE = -9,
+    GLOSS_E_BUG = -10,
+    GLOSS_E_NOENT = -11,
+    GLOSS_E_NUMERIC = -12
+};
+
+struct gloss_err {
+    gloss_status code;
+    char param[64]; /* field, tensor or option concerned, or "" */
+    char msg[256];
+};
+
+GLOSS_API const char *gloss_version(void);
+GLOSS_API const char *gloss_strerror(gloss_status);
+/* What the build contains: "cpu: c avx2 avx512; ...". */
+GLOSS_API const char *gloss_features(void);
+
+/* ---- model ---- */
+
+typedef struct gloss_model gloss_model;
+
+struct gloss_model_opts {
+    size_t size;
+    int check_tensors; /* read every tensor for NaN, Inf and scale bytes of 255 */
+};
+
+/* `name`: "tiny" (compiled in) or a checkpoint folder. A known name that is not a folder:
+ * GLOSS_E_NOENT. */
+GLOSS_API gloss_status gloss_model_open(const char *name, const struct gloss_model_opts *,
+                                        gloss_model **, struct gloss_err *);
+GLOSS_API void gloss_model_close(gloss_model *);
+
+struct gloss_info {
+    const char *name; /* "gpt-oss-20b", "gpt-oss-120b", "tiny" or "gpt-oss" */
+    int n_layer, n_expert, n_active, d_model, d_ff, n_head, n_kv_head, d_head, n_vocab, window, n_ctx;
+    int n_sliding; /* layers with the window */
+    int64_t n_param, n_param_active;
+    int64_t bytes_total, bytes_expert, bytes_dense, bytes_embed;
+    int64_t kv_bytes_full, kv_bytes_window; /* per token, bf16, all layers of the kind */
+    int has_tokenizer;
+};
+GLOSS_API void gloss_model_info(const gloss_model *, struct gloss_info *);
+
+/* ---- text; model NULL means the compiled-in o200k_harmony vocabulary ---- */
+
+enum { GLOSS_SPECIAL_TEXT, GLOSS_SPECIAL_ALLOW, GLOSS_SPECIAL_ERROR };
+
+/* *ids is allocated; release with gloss_free. */
+GLOSS_API gloss_status gloss_encode(const gloss_model *, const char *text, size_t n, int special,
+                                    int32_t **ids, size_t *n_ids, struct gloss_err *);
+/* *text is allocated, NUL-terminated behind n bytes; release with gloss_free. */
+GLOSS_API gloss_status gloss_decode(const gloss_model *, const int32_t *ids, size_t n_ids, char **text,
+                                    size_t *n, struct gloss_err *);
+/* Borrowed bytes of one token, or NULL. */
+GLOSS_API const char *gloss_token_bytes(const gloss_model *, int32_t id, size_t *n);
+GLOSS_API void gloss_free(void *);
+
+/* ---- conversations: harmony rendering and parsing ---- */
+
+typedef struct gloss_chat gloss_chat;
+
+enum { GLOSS_FORM_AUTO, GLOSS_FORM_LIBRARY, GLOSS_FORM_OPENAI };
+enum { GLOSS_FOR_COMPLETION, GLOSS_FOR_TRAINING, GLOSS_FOR_CONVERSATION };
+enum { GLOSS_DROP_LIBRARY, GLOSS_DROP_CLOSED_TURNS, GLOSS_DROP_NOTHING };
+enum { GLOSS_PARSE_RECOVER, GLOSS_PARSE_LENIENT, GLOSS_PARSE_STRICT };
+enum { GLOSS_EFFORT_DEFAULT, GLOSS_EFFORT_LOW, GLOSS_EFFORT_MEDIUM, GLOSS_EFFORT_HIGH };
+
+struct gloss_chat_opts {
+    size_t size;
+    int render_for, drop;       /* GLOSS_FOR_, GLOSS_DROP_ */
+    int effort;                 /* overrides a request's reasoning_effort */
+    const char *identity;       /* replaces the default system identity line */
+    const char *date;           /* "YYYY-MM-DD"; NULL prints no date line */
+    const char *schema;         /* JSON Schema of the answer, printed as response format */
+    int parse_mode;             /* GLOSS_PARSE_ */
+    int parse_from_start;       /* the stream begins with <|start|>, not after "<|start|>assistant" */
+};
+
+GLOSS_API gloss_status gloss_chat_new(const gloss_model *, const struct gloss_chat_opts *, gloss_chat **,
+                                      struct gloss_err *);
+GLOSS_API void gloss_chat_free(gloss_chat *);
+
+/* Takes a conversation as JSON: the harmony library's or an OpenAI request (docs/harmony.md).
+ * Replaces what was loaded before. */
+GLOSS_API gloss_status gloss_chat_load(gloss_chat *, const char *json, size_t n, int form,
+                                       struct gloss_err *);
+/* Tokens of the loaded conversation, borrowed. */
+GLOSS_API gloss_status gloss_chat_render(gloss_chat *, const int32_t **ids, size_t *n_ids,
+                                         struct gloss_err *);
+
+struct gloss_delta {
+    const char *text; /* newly visible text, or NULL (n = 0) */
+    size_t n;
+    const char *role, *recipient, *channel, *content_type; /* NULL outside a body or when absent */
+    int message; /* index of the message the text belongs to */
+};
+/* Parses one generated token. Never fails on model output in recover mode. */
+GLOSS_API gloss_status gloss_chat_feed(gloss_chat *, int32_t id, struct gloss_delta *,
+                                       struct gloss_err *);
+GLOSS_API gloss_status gloss_chat_finish(gloss_chat *, struct gloss_delta *, struct gloss_err *);
+/* Parsed messages so far as {"messages":[...]} in the library's form. */
+GLOSS_API gloss_status gloss_chat_parsed(gloss_chat *, const char **json, size_t *n, struct gloss_err *);
+
+/* A finished parsed message; strings borrowed until the next feed. NULL fields are absent. */
+struct gloss_message {
+    const char *role, *name, *recipient, *channel, *content_type, *text;
+    size_t n_text;
+};
+GLOSS_API int gloss_chat_messages(const gloss_chat *);
+GLOSS_API void gloss_chat_message(gloss_chat *, int i, struct gloss_message *);
+
+/* ---- generation ---- */
+
+typedef struct gloss_engine gloss_engine;
+typedef struct gloss_request gloss_request;
+
+enum { GLOSS_ARITH_DEFAULT, GLOSS_ARITH_F32, GLOSS_ARITH_BF16 };
+
+struct gloss_engine_opts {
+    size_t size;
+    const char *device; /* "auto", "cpu" */
+    int arith;          /* GLOSS_ARITH_ */
+    int n_thread;       /* 0: the processors this process may use */
+    int n_ctx;          /* most tokens of one request, prompt included; 0: the model's */
+    int max_requests;   /* running at once; 0: 1 */
+    int chunk;          /* most prompt tokens per step; 0: a default */
+};
+GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_engine_opts *,
+                                        gloss_engine **, struct gloss_err *);
+GLOSS_API void gloss_engine_free(gloss_engine *);
+
+struct gloss_params {
+    size_t size;
+    int max_tokens;       /* 0: up to the context's end */
+    float temperature;    /* 0: greedy */
+    float top_p, min_p;   /* 0: off */
+    int top_k;            /* 0: off */
+    uint64_t seed;        /* 0: from the operating system */
+    int reasoning_budget; /* most analysis tokens; 0: no bound */
+    int ignore_eos;
+    int plain;            /* not a harmony stream: the budget and its markers do not apply */
+};
+
+enum { GLOSS_EV_TOKEN, GLOSS_EV_FINISH };
+enum { GLOSS_FINISH_STOP, GLOSS_FINISH_CALL, GLOSS_FINISH_LENGTH, GLOSS_FINISH_ERROR };
+
+struct gloss_event {
+    int kind;
+    int32_t token;    /* GLOSS_EV_TOKEN; stop tokens are delivered too, before the finish */
+    float logprob;    /* of the token under the model's own distribution (temperature 1) */
+    int finish;       /* GLOSS_EV_FINISH: GLOSS_FINISH_ */
+    struct gloss_err err;
+    uint64_t t_ns;    /* monotonic clock */
+};
+
+/* E_LIMIT with both numbers when the prompt doesn't fit the context. */
+GLOSS_API gloss_status gloss_submit(gloss_engine *, const int32_t *ids, size_t n,
+                                    const struct gloss_params *, gloss_request **, struct gloss_err *);
+/* The next event; timeout_ms < 0 waits. After GLOSS_EV_FINISH: GLOSS_E_STATE. */
+GLOSS_API gloss_status gloss_next(gloss_request *, struct gloss_event *, int timeout_ms);
+GLOSS_API void gloss_cancel(gloss_request *);
+GLOSS_API void gloss_request_free(gloss_request *);
+
+/* Logits [n, n_vocab] of every position (last_only: [1, n_vocab]); reference: by the plain forward.
+ * Each row is handed to `row` as it is ready; a non-zero return stops with that code. */
+GLOSS_API gloss_status gloss_logits(gloss_engine *, const int32_t *ids, size_t n, int last_only,
+                                    int reference,
+                                    gloss_status (*row)(void *ctx, const float *logits, int n_vocab),
+                                    void *ctx, struct gloss_err *);
+
+/* logprobs[i] of ids[i] given ids[0..i-1] ([0] is NaN); greedy[i] the likeliest token there (or -1). */
+GLOSS_API gloss_status gloss_score(gloss_engine *, const int32_t *ids, size_t n, double *logprobs,
+                                   int32_t *greedy, struct gloss_err *);
+
+/* ---- checkpoints ---- */
+
+struct gloss_synth_opts {
+    size_t size;
+    const char *like; /* "gpt-oss-20b" or "gpt-oss-120b" */
+    int n_layer, n_expert, d_model, d_ff, n_head, n_kv_head, n_vocab; /* 0: as in `like` */
+    int original;     /* write the original/ layout */
+    int bf16;         /* unquantised experts */
+    uint64_t seed;
+    void (*progress)(void *ctx, int64_t done, int64_t total);
+    void *ctx;
+};
+/* Writes a checkpoint of that layout with random weights of sane scale. */
+GLOSS_API gloss_status gloss_synth(const char *dir, const struct gloss_synth_opts *, struct gloss_err *);
+
+enum { GLOSS_QUANT_MXFP4, GLOSS_QUANT_BF16 };
+enum { GLOSS_SCALE_DEFAULT, GLOSS_SCALE_ROUNDUP, GLOSS_SCALE_OCP, GLOSS_SCALE_SEARCH };
+
+struct gloss_quant_report {
+    const char *tensor;
+    double rel_rmse, max_abs; /* against the source values */
+    int64_t n_saturated;      /* values clipped at 6 scales */
+};
+struct gloss_quant_opts {
+    size_t size;
+    int method;     /* GLOSS_QUANT_ */
+    int scale_rule; /* GLOSS_SCALE_ */
+    void (*report)(void *ctx, const struct gloss_quant_report *);
+    void *ctx;
+};
+GLOSS_API gloss_status gloss_quantize(const char *src, const char *dst, const struct gloss_quant_opts *,
+                                      struct gloss_err *);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

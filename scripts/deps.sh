@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Installs, by package name, what is missing for the given purposes, and says so. Debian 12.
+# Usage: scripts/deps.sh build|test ...      (build: compile gloss; test: everything `make test` needs)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build_packages="gcc make python3 libc6-dev libjansson-dev"
+test_packages="libcmocka-dev clang-format-14 python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
+
+need=()
+want() {
+    for p in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || need+=("$p")
+    done
+}
+
+venv=0
+for purpose in "${@:-build}"; do
+    case $purpose in
+    build) want $build_packages ;;
+    test) want $test_packages; venv=1 ;;
+    *) echo "deps.sh: unknown purpose '$purpose' (build, test)" >&2; exit 2 ;;
+    esac
+done
+
+if [ ${#need[@]} -gt 0 ]; then
+    echo "deps.sh: installing ${need[*]}"
+    sudo=
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    export DEBIAN_FRONTEND=noninteractive
+    { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "${need[@]}"; } >/dev/null || {
+        echo "deps.sh: could not install; run: apt-get install ${need[*]}" >&2
+        exit 1
+    }
+fi
+
+# The reference implementations the tests compare with, in an environment of their own.
+if [ $venv -eq 1 ] && ! cmp -s tests/oracle/requirements.txt build/venv/requirements.txt; then
+    echo "deps.sh: installing the Python packages of tests/oracle/requirements.txt into build/venv"
+    python3 -m venv build/venv
+    build/venv/bin/pip install -q --disable-pip-version-check -r tests/oracle/requirements.txt
+    cp tests/oracle/requirements.txt build/venv/requirements.txt
+fi

@@ -1,0 +1,81 @@
+/* A checkpoint as the forward pass sees it: struct weights, pointers into the mapped files.
+ *
+ * Matrices stay as the file has them (type and layout), never converted or copied; the exception is
+ * a tensor whose bytes are misaligned for its type. Vectors (norms, biases, sinks) and the router,
+ * all small, are widened to float32 at load and checked for NaN and Inf. Afterwards the weights
+ * are immutable and shared by all threads and backends.
+ */
+#ifndef MODEL_WEIGHTS_H
+#define MODEL_WEIGHTS_H
+
+#include "model/safetensors.h"
+#include "model/spec.h"
+
+/* A dense matrix [n_out, n_in], row-major: y = W x. */
+struct mat {
+    const void *p;
+    enum dtype dtype; /* DT_F32, DT_F16 or DT_BF16 */
+    int n_out, n_in;
+};
+
+/* The matrices of all experts of one layer. */
+enum expert_layout {
+    EXPERT_MXFP4,     /* blocks [E, n_out, n_in/32, 16], scales [E, n_out, n_in/32] */
+    EXPERT_OUT_MAJOR, /* each expert [n_out, n_in] */
+    EXPERT_IN_MAJOR   /* each expert [n_in, n_out]: transformers' unquantised layout */
+};
+struct expert_mat {
+    enum expert_layout layout;
+    enum dtype dtype;             /* of the dense layouts */
+    int n_out, n_in;
+    const uint8_t **blocks;       /* [E] start of expert e (codes, or dense values) */
+    const uint8_t **scales;       /* [E] MXFP4 only, else NULL */
+};
+
+struct layer {
+    const float *attn_norm;       /* [d_model] */
+    struct mat q, k, v;           /* [n_head*d_head | n_kv_head*d_head (twice), d_model] */
+    const float *bq, *bk, *bv;
+    const float *sinks;           /* [n_head] */
+    struct mat o;                 /* [d_model, n_head*d_head] */
+    const float *bo;              /* [d_model] */
+    const float *mlp_norm;        /* [d_model] */
+    const float *router, *b_router; /* [n_expert, d_model], [n_expert] */
+    struct expert_mat gate_up;    /* n_out = 2*d_ff, rows interleaved: even gate, odd up */
+    const float *b_gate_up;       /* [n_expert, 2*d_ff] */
+    struct expert_mat down;       /* n_out = d_model, n_in = d_ff */
+    const float *b_down;          /* [n_expert, d_model] */
+};
+
+struct weights {
+    struct spec spec;
+    struct mat embed, unembed;    /* [n_vocab, d_model] */
+    const float *final_norm;      /* [d_model] */
+    struct layer layer[SPEC_MAX_LAYER];
+    size_t n_bytes;               /* of all tensors in the files */
+    struct weights_store *store;  /* mappings and widened copies */
+};
+
+/* Opens a checkpoint folder: Hugging Face or original/ layout, the folder of the files or its
+ * parent, sharded or single. Every expected tensor must be there with its exact shape, none may be
+ * left over. check_all reads every tensor for NaN, Inf and scale bytes of 255.
+ * E_NOENT, E_FORMAT (file, tensor, reason), E_NUMERIC, E_NOMEM. */
+MUST_USE status weights_open(const char *dir, bool check_all, struct weights **w, struct err *e);
+
+/* The same from memory: config.json, generation_config.json (may be NULL) and one safetensors file. */
+struct weights_blob {
+    const char *config, *generation_config;
+    size_t n_config, n_generation_config;
+    const uint8_t *tensors;
+    size_t n_tensors;
+};
+MUST_USE status weights_open_memory(const struct weights_blob *, bool check_all, struct weights **w,
+                                    struct err *e);
+void weights_close(struct weights *w);
+
+/* Row i of a matrix, widened: out[n_in]. */
+void mat_row(const struct mat *m, int64_t i, float *out);
+/* Output row i of expert e, widened, whatever the layout: out[n_in]. */
+void expert_row(const struct expert_mat *m, int e, int64_t i, float *out);
+
+#endif
