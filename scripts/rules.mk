@@ -34,7 +34,44 @@ $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libgloss-test.a
 
 unit: $(UNIT)
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TLIB_OBJ:.o=.d) $(UNIT:=.d)
+# The kernel checker: every kernel x instruction set against kern_c.c; with --bench, timings.
+KERN_TEST := $(wildcard tests/kern/*.c)
+$(BUILD)/tests/test_kern: $(KERN_TEST) $(BUILD)/libgloss-test.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Itests $^ -o $@ $(LDLIBS)
+
+kern: $(BUILD)/tests/test_kern
+
+bench: kern
+	$(BUILD)/tests/test_kern --bench
+
+# Drivers: small programs that put one module behind a pipe, for the Python oracles in tests/oracle.
+DRIVERS := $(patsubst tests/oracle/%.c,$(BUILD)/drivers/%,$(wildcard tests/oracle/*.c))
+$(BUILD)/drivers/%: tests/oracle/%.c $(BUILD)/libgloss.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/libgloss.a -o $@ $(LDLIBS)
+
+drivers: $(DRIVERS)
+
+# Fuzz targets: tests/fuzz/fuzz_X.c defines LLVMFuzzerTestOneInput. `make test` replays the committed
+# corpus tests/fuzz/corpus/X with a plain driver; `make fuzz` builds them with clang's libFuzzer.
+FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_REPLAY := $(FUZZ_NAMES:%=$(BUILD)/fuzz/%)
+$(BUILD)/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(BUILD)/libgloss-test.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -DGLOSS_FAULT -MMD -MP $^ -o $@ $(LDLIBS)
+
+replay: $(FUZZ_REPLAY)
+
+fuzz: $(FUZZ_NAMES:%=build/libfuzzer/%)
+build/libfuzzer/%: tests/fuzz/fuzz_%.c $(LIB_SRC) $(LIB_ASM)
+	@mkdir -p $(@D)
+	$(MAKE) --no-print-directory BUILD=build/clang-asan CC=clang-14 \
+	    CFLAGS='-fsanitize=fuzzer-no-link,address,undefined -g' lib
+	clang-14 -std=c17 -g -O1 $(DEFS) -Isrc -Iinclude -fsanitize=fuzzer,address,undefined $< \
+	    build/clang-asan/libgloss.a -o $@ $(LDLIBS)
+
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TLIB_OBJ:.o=.d) $(UNIT:=.d) $(DRIVERS:=.d) $(FUZZ_REPLAY:=.d)
 
 deps:
 	@scripts/deps.sh build
@@ -46,7 +83,7 @@ demo:
 
 test:
 	@scripts/deps.sh build test
-	@$(MAKE) --no-print-directory -j$$(nproc) all unit kern
+	@$(MAKE) --no-print-directory -j$$(nproc) all unit kern drivers replay
 	@tests/run.sh $(BUILD)
 
 lint:
