@@ -33,7 +33,10 @@ extern "C" {
 #endif
 
 #define GLOSS_API __attribute__((visibility("default")))
-#define GLOSS_INIT(type) {.size = sizeof(type)}
+#define GLOSS_INIT(type)                                                                           \
+    {                                                                                              \
+        .size = sizeof(type)                                                                       \
+    }
 
 typedef int gloss_status;
 enum {
@@ -80,7 +83,8 @@ GLOSS_API void gloss_model_close(gloss_model *);
 
 struct gloss_info {
     const char *name; /* "gpt-oss-20b", "gpt-oss-120b", "tiny" or "gpt-oss" */
-    int n_layer, n_expert, n_active, d_model, d_ff, n_head, n_kv_head, d_head, n_vocab, window, n_ctx;
+    int n_layer, n_expert, n_active, d_model, d_ff, n_head, n_kv_head, d_head, n_vocab, window,
+        n_ctx;
     int n_sliding; /* layers with the window */
     int64_t n_param, n_param_active;
     int64_t bytes_total, bytes_expert, bytes_dense, bytes_embed;
@@ -97,8 +101,8 @@ enum { GLOSS_SPECIAL_TEXT, GLOSS_SPECIAL_ALLOW, GLOSS_SPECIAL_ERROR };
 GLOSS_API gloss_status gloss_encode(const gloss_model *, const char *text, size_t n, int special,
                                     int32_t **ids, size_t *n_ids, struct gloss_err *);
 /* *text is allocated, NUL-terminated behind n bytes; release with gloss_free. */
-GLOSS_API gloss_status gloss_decode(const gloss_model *, const int32_t *ids, size_t n_ids, char **text,
-                                    size_t *n, struct gloss_err *);
+GLOSS_API gloss_status gloss_decode(const gloss_model *, const int32_t *ids, size_t n_ids,
+                                    char **text, size_t *n, struct gloss_err *);
 /* Borrowed bytes of one token, or NULL. */
 GLOSS_API const char *gloss_token_bytes(const gloss_model *, int32_t id, size_t *n);
 GLOSS_API void gloss_free(void *);
@@ -115,17 +119,17 @@ enum { GLOSS_EFFORT_DEFAULT, GLOSS_EFFORT_LOW, GLOSS_EFFORT_MEDIUM, GLOSS_EFFORT
 
 struct gloss_chat_opts {
     size_t size;
-    int render_for, drop;       /* GLOSS_FOR_, GLOSS_DROP_ */
-    int effort;                 /* overrides a request's reasoning_effort */
-    const char *identity;       /* replaces the default system identity line */
-    const char *date;           /* "YYYY-MM-DD"; NULL prints no date line */
-    const char *schema;         /* JSON Schema of the answer, printed as response format */
-    int parse_mode;             /* GLOSS_PARSE_ */
-    int parse_from_start;       /* the stream begins with <|start|>, not after "<|start|>assistant" */
+    int render_for, drop; /* GLOSS_FOR_, GLOSS_DROP_ */
+    int effort;           /* overrides a request's reasoning_effort */
+    const char *identity; /* replaces the default system identity line */
+    const char *date;     /* "YYYY-MM-DD"; NULL prints no date line */
+    const char *schema;   /* JSON Schema of the answer, printed as response format */
+    int parse_mode;       /* GLOSS_PARSE_ */
+    int parse_from_start; /* the stream begins with <|start|>, not after "<|start|>assistant" */
 };
 
-GLOSS_API gloss_status gloss_chat_new(const gloss_model *, const struct gloss_chat_opts *, gloss_chat **,
-                                      struct gloss_err *);
+GLOSS_API gloss_status gloss_chat_new(const gloss_model *, const struct gloss_chat_opts *,
+                                      gloss_chat **, struct gloss_err *);
 GLOSS_API void gloss_chat_free(gloss_chat *);
 
 /* Takes a conversation as JSON: the harmony library's or an OpenAI request (docs/harmony.md).
@@ -147,7 +151,8 @@ GLOSS_API gloss_status gloss_chat_feed(gloss_chat *, int32_t id, struct gloss_de
                                        struct gloss_err *);
 GLOSS_API gloss_status gloss_chat_finish(gloss_chat *, struct gloss_delta *, struct gloss_err *);
 /* Parsed messages so far as {"messages":[...]} in the library's form. */
-GLOSS_API gloss_status gloss_chat_parsed(gloss_chat *, const char **json, size_t *n, struct gloss_err *);
+GLOSS_API gloss_status gloss_chat_parsed(gloss_chat *, const char **json, size_t *n,
+                                         struct gloss_err *);
 
 /* A finished parsed message; strings borrowed until the next feed. NULL fields are absent. */
 struct gloss_message {
@@ -186,7 +191,7 @@ struct gloss_params {
     uint64_t seed;        /* 0: from the operating system */
     int reasoning_budget; /* most analysis tokens; 0: no bound */
     int ignore_eos;
-    int plain;            /* not a harmony stream: the budget and its markers do not apply */
+    int plain; /* not a harmony stream: the budget and its markers do not apply */
 };
 
 enum { GLOSS_EV_TOKEN, GLOSS_EV_FINISH };
@@ -194,16 +199,17 @@ enum { GLOSS_FINISH_STOP, GLOSS_FINISH_CALL, GLOSS_FINISH_LENGTH, GLOSS_FINISH_E
 
 struct gloss_event {
     int kind;
-    int32_t token;    /* GLOSS_EV_TOKEN; stop tokens are delivered too, before the finish */
-    float logprob;    /* of the token under the model's own distribution (temperature 1) */
-    int finish;       /* GLOSS_EV_FINISH: GLOSS_FINISH_ */
+    int32_t token; /* GLOSS_EV_TOKEN; stop tokens are delivered too, before the finish */
+    float logprob; /* of the token under the model's own distribution (temperature 1) */
+    int finish;    /* GLOSS_EV_FINISH: GLOSS_FINISH_ */
     struct gloss_err err;
-    uint64_t t_ns;    /* monotonic clock */
+    uint64_t t_ns; /* monotonic clock */
 };
 
 /* E_LIMIT with both numbers when the prompt doesn't fit the context. */
 GLOSS_API gloss_status gloss_submit(gloss_engine *, const int32_t *ids, size_t n,
-                                    const struct gloss_params *, gloss_request **, struct gloss_err *);
+                                    const struct gloss_params *, gloss_request **,
+                                    struct gloss_err *);
 /* The next event; timeout_ms < 0 waits. After GLOSS_EV_FINISH: GLOSS_E_STATE. */
 GLOSS_API gloss_status gloss_next(gloss_request *, struct gloss_event *, int timeout_ms);
 GLOSS_API void gloss_cancel(gloss_request *);
@@ -213,10 +219,12 @@ GLOSS_API void gloss_request_free(gloss_request *);
  * Each row is handed to `row` as it is ready; a non-zero return stops with that code. */
 GLOSS_API gloss_status gloss_logits(gloss_engine *, const int32_t *ids, size_t n, int last_only,
                                     int reference,
-                                    gloss_status (*row)(void *ctx, const float *logits, int n_vocab),
+                                    gloss_status (*row)(void *ctx, const float *logits,
+                                                        int n_vocab),
                                     void *ctx, struct gloss_err *);
 
-/* logprobs[i] of ids[i] given ids[0..i-1] ([0] is NaN); greedy[i] the likeliest token there (or -1). */
+/* logprobs[i] of ids[i] given ids[0..i-1] ([0] is NaN); greedy[i] the likeliest token there (or
+ * -1). */
 GLOSS_API gloss_status gloss_score(gloss_engine *, const int32_t *ids, size_t n, double *logprobs,
                                    int32_t *greedy, struct gloss_err *);
 
@@ -226,14 +234,15 @@ struct gloss_synth_opts {
     size_t size;
     const char *like; /* "gpt-oss-20b" or "gpt-oss-120b" */
     int n_layer, n_expert, d_model, d_ff, n_head, n_kv_head, n_vocab; /* 0: as in `like` */
-    int original;     /* write the original/ layout */
-    int bf16;         /* unquantised experts */
+    int original; /* write the original/ layout */
+    int bf16;     /* unquantised experts */
     uint64_t seed;
     void (*progress)(void *ctx, int64_t done, int64_t total);
     void *ctx;
 };
 /* Writes a checkpoint of that layout with random weights of sane scale. */
-GLOSS_API gloss_status gloss_synth(const char *dir, const struct gloss_synth_opts *, struct gloss_err *);
+GLOSS_API gloss_status gloss_synth(const char *dir, const struct gloss_synth_opts *,
+                                   struct gloss_err *);
 
 enum { GLOSS_QUANT_MXFP4, GLOSS_QUANT_BF16 };
 enum { GLOSS_SCALE_DEFAULT, GLOSS_SCALE_ROUNDUP, GLOSS_SCALE_OCP, GLOSS_SCALE_SEARCH };
@@ -250,8 +259,8 @@ struct gloss_quant_opts {
     void (*report)(void *ctx, const struct gloss_quant_report *);
     void *ctx;
 };
-GLOSS_API gloss_status gloss_quantize(const char *src, const char *dst, const struct gloss_quant_opts *,
-                                      struct gloss_err *);
+GLOSS_API gloss_status gloss_quantize(const char *src, const char *dst,
+                                      const struct gloss_quant_opts *, struct gloss_err *);
 
 #ifdef __cplusplus
 }

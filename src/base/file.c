@@ -52,9 +52,8 @@ status file_read(const char *path, struct buf *b, struct err *e)
             break;
         buf_put(b, tmp, (size_t)n);
         if (b->st < 0) {
-            st = b->st == E_LIMIT
-                     ? err_set(e, E_LIMIT, "%s: larger than %zu bytes", path, b->max)
-                     : err_set(e, b->st, "%s: out of memory", path);
+            st = b->st == E_LIMIT ? err_set(e, E_LIMIT, "%s: larger than %zu bytes", path, b->max)
+                                  : err_set(e, b->st, "%s: out of memory", path);
             break;
         }
     }

@@ -166,8 +166,8 @@ status json_get_int(const struct json *obj, const char *key, int64_t lo, int64_t
     if (json_absent(j))
         return OK;
     double d = json_num(j);
-    bool whole = json_kind(j) == J_INT ||
-                 (json_kind(j) == J_REAL && d == floor(d) && fabs(d) <= 0x1p53);
+    bool whole =
+        json_kind(j) == J_INT || (json_kind(j) == J_REAL && d == floor(d) && fabs(d) <= 0x1p53);
     int64_t x = !whole ? 0 : json_kind(j) == J_INT ? json_int(j) : (int64_t)d;
     if (!whole || x < lo || x > hi)
         return err_param(e, E_INPUT, key, "\"%s\" must be an integer between %lld and %lld", key,

@@ -41,7 +41,7 @@ static inline bool json_absent(const struct json *j)
 
 /* Member of an object; NULL when absent or `obj` is no object. */
 const struct json *json_get(const struct json *obj, const char *key);
-size_t json_len(const struct json *arr_or_obj);            /* 0 for anything else */
+size_t json_len(const struct json *arr_or_obj);               /* 0 for anything else */
 const struct json *json_at(const struct json *arr, size_t i); /* NULL when out of range */
 
 /* Walks an object in source order:

@@ -64,7 +64,6 @@ void *mem_aligned(size_t align, size_t n)
     void *p = NULL;
     if (refused() || posix_memalign(&p, align < sizeof p ? sizeof p : align, n ? n : 1) != 0)
         return NULL;
-    memset(p, 0, n);
     return p;
 }
 

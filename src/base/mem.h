@@ -9,12 +9,15 @@
 
 #include <stddef.h>
 
-/* All return NULL when memory can't be had or `n * size` overflows; n == 0 gives a unique pointer. */
+/* All return NULL when memory can't be had or `n * size` overflows; n == 0 gives a unique pointer.
+ */
 void *mem_alloc(size_t n);
-void *mem_calloc(size_t n, size_t size);                  /* zeroed */
-void *mem_array(size_t n, size_t size);                   /* not zeroed */
-void *mem_realloc_array(void *p, size_t n, size_t size);  /* p unchanged on failure */
-void *mem_aligned(size_t align, size_t n);                /* zeroed; align a power of two */
+void *mem_calloc(size_t n, size_t size);                 /* zeroed */
+void *mem_array(size_t n, size_t size);                  /* not zeroed */
+void *mem_realloc_array(void *p, size_t n, size_t size); /* p unchanged on failure */
+/* Contents undefined; align a power of two. Large blocks cost physical memory only once touched, so
+ * a cache may be sized for the longest context. */
+void *mem_aligned(size_t align, size_t n);
 char *mem_strdup(const char *s);
 char *mem_strndup(const char *s, size_t n);
 void mem_free(void *p); /* NULL is allowed; frees what any function above returned */

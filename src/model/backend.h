@@ -1,8 +1,8 @@
 /* What executes the model: one `struct backend` per process and device, called by one thread.
  *
- * The whole contract is struct batch: rows (tokens) of several sequences, each row with its position;
- * the key/value cache is paged, and the engine alone decides which page belongs to whom. A backend
- * never sees text, JSON or requests.
+ * The whole contract is struct batch: rows (tokens) of several sequences, each row with its
+ * position; the key/value cache is paged, and the engine alone decides which page belongs to whom.
+ * A backend never sees text, JSON or requests.
  *
  * Cache. There are two pools: one for the full-attention layers, one for the sliding layers. A page
  * holds `page_tok` consecutive positions of one sequence, for all layers of its pool. Position p
@@ -27,15 +27,15 @@ struct backend_opts {
 };
 
 struct kv_plan {
-    int page_tok;  /* positions per page, a power of two */
-    int n_full;    /* pages in the pool of full layers */
-    int n_window;  /* pages in the pool of sliding layers */
-    int max_rows;  /* most rows of one step: scratch is sized by it */
+    int page_tok; /* positions per page, a power of two */
+    int n_full;   /* pages in the pool of full layers */
+    int n_window; /* pages in the pool of sliding layers */
+    int max_rows; /* most rows of one step: scratch is sized by it */
     int max_logit_rows;
 };
 
 struct batch_seq {
-    int row0, n_row;       /* its rows in the batch, consecutive, positions pos0, pos0+1, ... */
+    int row0, n_row; /* its rows in the batch, consecutive, positions pos0, pos0+1, ... */
     int pos0;
     const int32_t *full;   /* page table of the full layers */
     const int32_t *window; /* page table of the sliding layers */
@@ -43,11 +43,11 @@ struct batch_seq {
 
 struct batch {
     int n_row;
-    const int32_t *tok;    /* [n_row] token ids, each < n_vocab */
+    const int32_t *tok; /* [n_row] token ids, each < n_vocab */
     int n_seq;
     const struct batch_seq *seq; /* [n_seq]; rows of sequence i follow those of i-1 */
     int n_logit;
-    const int32_t *logit_row;    /* [n_logit] ascending rows whose logits are wanted */
+    const int32_t *logit_row; /* [n_logit] ascending rows whose logits are wanted */
 };
 
 struct step_out {
@@ -61,8 +61,8 @@ struct backend {
     status (*kv_init)(struct backend *, const struct kv_plan *, struct err *);
     /* Bytes of one page of each pool. */
     void (*kv_page_bytes)(const struct backend *, int page_tok, size_t *full, size_t *window);
-    /* E_NUMERIC when a wanted logit is NaN. Deterministic: a row's logits do not depend on the other
-     * rows of the batch nor on how a sequence was cut into steps. */
+    /* E_NUMERIC when a wanted logit is NaN. Deterministic: a row's logits do not depend on the
+     * other rows of the batch nor on how a sequence was cut into steps. */
     status (*step)(struct backend *, const struct batch *, struct step_out *, struct err *);
 };
 

@@ -28,22 +28,23 @@ struct spec {
     int d_model, d_ff;               /* multiples of 32 */
     int n_head, n_kv_head, d_head;   /* n_head a multiple of n_kv_head; d_head even */
     int n_vocab;
-    int window;                      /* keys a sliding layer sees, itself included */
-    bool sliding[SPEC_MAX_LAYER];    /* per layer; the released models: even layers */
-    int n_ctx;                       /* most positions */
+    int window;                   /* keys a sliding layer sees, itself included */
+    bool sliding[SPEC_MAX_LAYER]; /* per layer; the released models: even layers */
+    int n_ctx;                    /* most positions */
     float norm_eps, swiglu_alpha, swiglu_limit;
 
-    bool yarn;                       /* false: plain rope without scaling */
+    bool yarn; /* false: plain rope without scaling */
     double rope_theta, rope_factor, beta_fast, beta_slow;
-    int rope_ctx;                    /* positions before scaling (original_max_position_embeddings) */
-    bool rope_truncate;              /* floor/ceil the ramp; false in gpt-oss */
-    double rope_mscale;              /* factor on cos and sin; 0.1 ln(factor) + 1 unless given */
+    int rope_ctx;       /* positions before scaling (original_max_position_embeddings) */
+    bool rope_truncate; /* floor/ceil the ramp; false in gpt-oss */
+    double rope_mscale; /* factor on cos and sin; 0.1 ln(factor) + 1 unless given */
 
-    int eos[SPEC_MAX_EOS], n_eos;    /* from generation_config.json, else config.json */
-    int bos, pad;                    /* -1 when absent */
+    int eos[SPEC_MAX_EOS], n_eos; /* from generation_config.json, else config.json */
+    int bos, pad;                 /* -1 when absent */
 };
 
-/* Fills *s from a parsed config.json of either layout. E_FORMAT with the key at fault in `param`. */
+/* Fills *s from a parsed config.json of either layout. E_FORMAT with the key at fault in `param`.
+ */
 MUST_USE status spec_from_json(const struct json *config, struct spec *s, struct err *e);
 
 /* The released shapes by name: "gpt-oss-20b", "gpt-oss-120b" ("openai/" prefix and "gpt-oss:20b"

@@ -26,34 +26,34 @@ enum expert_layout {
 };
 struct expert_mat {
     enum expert_layout layout;
-    enum dtype dtype;             /* of the dense layouts */
+    enum dtype dtype; /* of the dense layouts */
     int n_out, n_in;
-    const uint8_t **blocks;       /* [E] start of expert e (codes, or dense values) */
-    const uint8_t **scales;       /* [E] MXFP4 only, else NULL */
+    const uint8_t **blocks; /* [E] start of expert e (codes, or dense values) */
+    const uint8_t **scales; /* [E] MXFP4 only, else NULL */
 };
 
 struct layer {
-    const float *attn_norm;       /* [d_model] */
-    struct mat q, k, v;           /* [n_head*d_head | n_kv_head*d_head (twice), d_model] */
+    const float *attn_norm; /* [d_model] */
+    struct mat q, k, v;     /* [n_head*d_head | n_kv_head*d_head (twice), d_model] */
     const float *bq, *bk, *bv;
-    const float *sinks;           /* [n_head] */
-    struct mat o;                 /* [d_model, n_head*d_head] */
-    const float *bo;              /* [d_model] */
-    const float *mlp_norm;        /* [d_model] */
+    const float *sinks;             /* [n_head] */
+    struct mat o;                   /* [d_model, n_head*d_head] */
+    const float *bo;                /* [d_model] */
+    const float *mlp_norm;          /* [d_model] */
     const float *router, *b_router; /* [n_expert, d_model], [n_expert] */
-    struct expert_mat gate_up;    /* n_out = 2*d_ff, rows interleaved: even gate, odd up */
-    const float *b_gate_up;       /* [n_expert, 2*d_ff] */
-    struct expert_mat down;       /* n_out = d_model, n_in = d_ff */
-    const float *b_down;          /* [n_expert, d_model] */
+    struct expert_mat gate_up;      /* n_out = 2*d_ff, rows interleaved: even gate, odd up */
+    const float *b_gate_up;         /* [n_expert, 2*d_ff] */
+    struct expert_mat down;         /* n_out = d_model, n_in = d_ff */
+    const float *b_down;            /* [n_expert, d_model] */
 };
 
 struct weights {
     struct spec spec;
-    struct mat embed, unembed;    /* [n_vocab, d_model] */
-    const float *final_norm;      /* [d_model] */
+    struct mat embed, unembed; /* [n_vocab, d_model] */
+    const float *final_norm;   /* [d_model] */
     struct layer layer[SPEC_MAX_LAYER];
-    size_t n_bytes;               /* of all tensors in the files */
-    struct weights_store *store;  /* mappings and widened copies */
+    size_t n_bytes;              /* of all tensors in the files */
+    struct weights_store *store; /* mappings and widened copies */
 };
 
 /* Opens a checkpoint folder: Hugging Face or original/ layout, the folder of the files or its
@@ -62,7 +62,8 @@ struct weights {
  * E_NOENT, E_FORMAT (file, tensor, reason), E_NUMERIC, E_NOMEM. */
 MUST_USE status weights_open(const char *dir, bool check_all, struct weights **w, struct err *e);
 
-/* The same from memory: config.json, generation_config.json (may be NULL) and one safetensors file. */
+/* The same from memory: config.json, generation_config.json (may be NULL) and one safetensors file.
+ */
 struct weights_blob {
     const char *config, *generation_config;
     size_t n_config, n_generation_config;

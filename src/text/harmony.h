@@ -88,9 +88,9 @@ void harmony_system_default(struct harmony_system *s);
 /* ---- rendering ---- */
 
 enum harmony_for {
-    FOR_COMPLETION,   /* conversation, then <|start|>assistant: what the model continues */
-    FOR_TRAINING,     /* a closing assistant/final message ends in <|return|> */
-    FOR_CONVERSATION  /* the messages alone */
+    FOR_COMPLETION,  /* conversation, then <|start|>assistant: what the model continues */
+    FOR_TRAINING,    /* a closing assistant/final message ends in <|return|> */
+    FOR_CONVERSATION /* the messages alone */
 };
 enum harmony_drop {
     DROP_LIBRARY,      /* analysis before the first final, if the last assistant message is final */
@@ -108,7 +108,8 @@ struct harmony_render_opts {
 MUST_USE status harmony_render(const struct vocab *, const struct harmony_conversation *,
                                const struct harmony_render_opts *, struct ids *out, struct err *);
 
-/* Appends a tool schema as TypeScript (harmony.md section 6); `indent` is the current indentation. */
+/* Appends a tool schema as TypeScript (harmony.md section 6); `indent` is the current indentation.
+ */
 void harmony_ts(struct buf *out, const struct json *schema, const char *indent);
 
 /* ---- streaming parser ---- */
@@ -119,11 +120,11 @@ enum harmony_mode { HARMONY_STRICT, HARMONY_LENIENT, HARMONY_RECOVER };
  * for header tokens and while a character is incomplete. */
 struct harmony_delta {
     bool has_delta;
-    struct str delta;                             /* newly decoded text of the body */
-    struct str recipient, channel, content_type;  /* absent outside a body */
+    struct str delta;                            /* newly decoded text of the body */
+    struct str recipient, channel, content_type; /* absent outside a body */
     bool has_role;
     enum harmony_role role;
-    int i_msg;                                    /* index of the message the text belongs to */
+    int i_msg; /* index of the message the text belongs to */
 };
 
 struct harmony_parser;

@@ -20,8 +20,9 @@ struct harmony_openai_opts {
     struct str response_schema; /* JSON Schema of the answer, printed as the response format */
 };
 
-/* Builds the conversation in `a`; strings and schemas may point into `root`, which must live as long.
- * E_INPUT with `param` naming the field ("messages[2].role") for anything missing or wrong. */
+/* Builds the conversation in `a`; strings and schemas may point into `root`, which must live as
+ * long. E_INPUT with `param` naming the field ("messages[2].role") for anything missing or wrong.
+ */
 MUST_USE status harmony_from_json(const struct json *root, enum harmony_json_form,
                                   const struct harmony_openai_opts *, struct arena *a,
                                   struct harmony_conversation *, struct err *);

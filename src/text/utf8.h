@@ -9,8 +9,8 @@
  * overlong forms, at most U+10FFFF). */
 size_t utf8_valid(const char *s, size_t n);
 
-/* Decodes the character at s (n >= 1 bytes there). Returns its length 1-4 and the code point; 0 when the
- * bytes are invalid; -1 when they are a valid beginning cut short. */
+/* Decodes the character at s (n >= 1 bytes there). Returns its length 1-4 and the code point; 0
+ * when the bytes are invalid; -1 when they are a valid beginning cut short. */
 int utf8_decode(const char *s, size_t n, uint32_t *cp);
 
 /* Writes cp as UTF-8 (1-4 bytes) and returns the length. cp must be a scalar value. */
