@@ -160,7 +160,8 @@ struct gloss_message {
     size_t n_text;
 };
 GLOSS_API int gloss_chat_messages(const gloss_chat *);
-GLOSS_API void gloss_chat_message(gloss_chat *, int i, struct gloss_message *);
+GLOSS_API gloss_status gloss_chat_message(gloss_chat *, int i, struct gloss_message *,
+                                          struct gloss_err *);
 
 /* ---- generation ---- */
 

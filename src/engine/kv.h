@@ -24,10 +24,10 @@ struct kv {
 };
 
 struct kv_seq {
-    int32_t *full, *win;  /* [n_entry] page tables */
+    int32_t *full, *win; /* [n_entry] page tables */
     int n_entry;
-    int n_full;           /* entries of full in use: 0 .. n_full-1 */
-    int win_lo, win_hi;   /* entries of win in use */
+    int n_full;              /* entries of full in use: 0 .. n_full-1 */
+    int win_lo, win_hi;      /* entries of win in use */
     int rest_full, rest_win; /* reserved and not yet taken */
 };
 

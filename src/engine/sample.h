@@ -20,8 +20,8 @@ struct sample_params {
 };
 
 struct sample_scratch {
-    float *p;     /* [n_vocab] */
-    int32_t *id;  /* [n_vocab] */
+    float *p;    /* [n_vocab] */
+    int32_t *id; /* [n_vocab] */
     int n_vocab;
 };
 

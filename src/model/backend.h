@@ -70,4 +70,7 @@ struct backend {
 MUST_USE status backend_cpu_open(const struct weights *, const struct backend_opts *,
                                  struct backend **, struct err *);
 
+/* Instruction sets compiled in and the one in use, one line for --version. */
+const char *backend_cpu_features(void);
+
 #endif

@@ -75,6 +75,9 @@ MUST_USE status weights_open_memory(const struct weights_blob *, bool check_all,
                                     struct err *e);
 void weights_close(struct weights *w);
 
+/* Bytes of all expert matrices and their biases. */
+size_t weights_expert_bytes(const struct weights *w);
+
 /* Row i of a matrix, widened: out[n_in]. */
 void mat_row(const struct mat *m, int64_t i, float *out);
 /* Output row i of expert e, widened, whatever the layout: out[n_in]. */

@@ -37,6 +37,10 @@ const struct vocab *vocab_o200k(void);
 /* Reads the bytes of a tokenizer.json. E_FORMAT when it isn't a byte-level BPE whose ids are in
  * merge order, or lacks a single-byte token. `text` may be freed afterwards. */
 MUST_USE status vocab_from_json(const char *text, size_t n, struct vocab **v, struct err *e);
+/* True when this tokenizer.json is that of the full o200k_harmony vocabulary: a cheap look at its
+ * special tokens, without parsing 27 MB. */
+bool vocab_json_is_o200k(const char *text, size_t n);
+
 void vocab_free(struct vocab *v); /* NULL and vocab_o200k() allowed */
 
 /* One past the highest id that decodes (201,089 for the compiled-in one: <|reserved_201088|>). */

@@ -1,0 +1,689 @@
+/* The public API: thin translations between gloss.h and the layers below. Policy (defaults, what a
+ * model name means) is here; everything else is in the layer that owns it.
+ */
+#include "gloss.h"
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "base/rng.h"
+#include "engine/engine.h"
+#include "model/tiny.h"
+#include "ref/forward_ref.h"
+#include "text/harmony_json.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* The public codes and records are the internal ones under another name. */
+_Static_assert(GLOSS_E_NUMERIC == (int)E_NUMERIC && GLOSS_E_NOENT == (int)E_NOENT &&
+                   GLOSS_E_BUG == (int)E_BUG && GLOSS_E_NOMEM == (int)E_NOMEM,
+               "status codes");
+_Static_assert(sizeof(struct gloss_err) == sizeof(struct err), "error record");
+
+static void put_err(struct gloss_err *to, const struct err *from)
+{
+    if (to)
+        memcpy(to, from, sizeof *to);
+}
+
+/* Ends a public function: hands the error out, with a message in any case. */
+static gloss_status done(status st, struct err *e, struct gloss_err *out)
+{
+    if (st < 0) {
+        if (e->code != st)
+            err_set(e, st, "%s", err_name(st));
+        put_err(out, e);
+    }
+    return st;
+}
+
+/* Copies the caller's options over zeroes, so that older callers get defaults for newer fields. */
+#define TAKE_OPTS(type, to, from)                                                                  \
+    type to = {0};                                                                                 \
+    if (from)                                                                                      \
+    memcpy(&to, from, (from)->size && (from)->size < sizeof to ? (from)->size : sizeof to)
+
+const char *gloss_version(void)
+{
+    return GLOSS_VERSION;
+}
+
+const char *gloss_strerror(gloss_status st)
+{
+    return err_name(st);
+}
+
+const char *gloss_features(void)
+{
+    return backend_cpu_features();
+}
+
+void gloss_free(void *p)
+{
+    mem_free(p);
+}
+
+/* ---- model ---- */
+
+struct gloss_model {
+    struct weights *weights;
+    const struct vocab *vocab; /* NULL: the checkpoint brings none */
+    struct vocab *own_vocab;   /* vocab when it was read from tokenizer.json */
+    const char *name;
+};
+
+/* The compiled-in vocabulary has this many rows in an embedding (harmony.md section 1). */
+enum { O200K_ROWS = 201088 };
+
+static status tokenizer_parse(gloss_model *m, const char *text, size_t n, struct err *e)
+{
+    status st = vocab_from_json(text, n, &m->own_vocab, e);
+    m->vocab = m->own_vocab;
+    return st;
+}
+
+/* A full-size vocabulary is the compiled-in one: its tokenizer.json of 27 MB says nothing new. */
+static status tokenizer_find(gloss_model *m, struct err *e)
+{
+    static const char *const places[] = {"%s/tokenizer.json", "%s/../tokenizer.json"};
+    bool full = m->weights->spec.n_vocab >= O200K_ROWS;
+    for (int i = 0; i < 2; i++) {
+        char path[4096];
+        if (snprintf(path, sizeof path, places[i], m->weights->dir) >= (int)sizeof path)
+            return err_set(e, E_INPUT, "path too long");
+        if (!file_exists(path))
+            continue;
+        struct file_map map;
+        status st = file_map(path, &map, e);
+        if (st < 0)
+            return st;
+        if (full && vocab_json_is_o200k((const char *)map.p, map.n))
+            m->vocab = vocab_o200k();
+        else
+            st = tokenizer_parse(m, (const char *)map.p, map.n, e);
+        file_unmap(&map);
+        return st;
+    }
+    if (full)
+        m->vocab = vocab_o200k();
+    return OK;
+}
+
+static status open_tiny(gloss_model *m, bool check_all, struct err *e)
+{
+    struct weights_blob blob = {
+        .config = tiny_config,
+        .n_config = (size_t)(tiny_config_end - tiny_config),
+        .generation_config = tiny_generation,
+        .n_generation_config = (size_t)(tiny_generation_end - tiny_generation),
+        .tensors = tiny_tensors,
+        .n_tensors = (size_t)(tiny_tensors_end - tiny_tensors),
+    };
+    status st = weights_open_memory(&blob, check_all, &m->weights, e);
+    if (st < 0)
+        return st;
+    m->name = "tiny";
+    return tokenizer_parse(m, tiny_tokenizer, (size_t)(tiny_tokenizer_end - tiny_tokenizer), e);
+}
+
+static status open_folder(gloss_model *m, const char *dir, bool check_all, struct err *e)
+{
+    status st = weights_open(dir, check_all, &m->weights, e);
+    if (st < 0)
+        return st;
+    m->name = spec_name(&m->weights->spec);
+    if (!m->name)
+        m->name = "gpt-oss";
+    return tokenizer_find(m, e);
+}
+
+gloss_status gloss_model_open(const char *name, const struct gloss_model_opts *opts,
+                              gloss_model **out, struct gloss_err *ge)
+{
+    TAKE_OPTS(struct gloss_model_opts, o, opts);
+    struct err e = {0};
+    *out = NULL;
+    gloss_model *m = mem_calloc(1, sizeof *m);
+    status st = m ? OK : E_NOMEM;
+    if (m)
+        st = strcmp(name, "tiny") == 0 ? open_tiny(m, o.check_tensors, &e)
+                                       : open_folder(m, name, o.check_tensors, &e);
+    if (st < 0)
+        gloss_model_close(m);
+    else
+        *out = m;
+    return done(st, &e, ge);
+}
+
+void gloss_model_close(gloss_model *m)
+{
+    if (!m)
+        return;
+    weights_close(m->weights);
+    vocab_free(m->own_vocab);
+    mem_free(m);
+}
+
+void gloss_model_info(const gloss_model *m, struct gloss_info *info)
+{
+    const struct weights *w = m->weights;
+    const struct spec *s = &w->spec;
+    int n_sliding = 0;
+    for (int i = 0; i < s->n_layer; i++)
+        n_sliding += s->sliding[i];
+    int64_t kv = (int64_t)2 * 2 * s->n_kv_head * s->d_head; /* key and value in bf16, one layer */
+    *info = (struct gloss_info){
+        .name = m->name,
+        .n_layer = s->n_layer,
+        .n_expert = s->n_expert,
+        .n_active = s->n_active,
+        .d_model = s->d_model,
+        .d_ff = s->d_ff,
+        .n_head = s->n_head,
+        .n_kv_head = s->n_kv_head,
+        .d_head = s->d_head,
+        .n_vocab = s->n_vocab,
+        .window = s->window,
+        .n_ctx = s->n_ctx,
+        .n_sliding = n_sliding,
+        .n_param = spec_params(s),
+        .n_param_active = spec_params_active(s),
+        .bytes_total = (int64_t)w->n_bytes,
+        .bytes_expert = (int64_t)weights_expert_bytes(w),
+        .bytes_embed = (int64_t)dtype_size(w->embed.dtype) * s->n_vocab * s->d_model,
+        .kv_bytes_full = kv * (s->n_layer - n_sliding),
+        .kv_bytes_window = kv * n_sliding,
+        .has_tokenizer = m->vocab != NULL,
+    };
+    info->bytes_dense = info->bytes_total - info->bytes_expert - info->bytes_embed;
+}
+
+/* ---- text ---- */
+
+/* Most tokens and bytes that one call makes: far above any context, below any machine's memory. */
+static const size_t max_ids = (size_t)1 << 28, max_text = (size_t)1 << 30;
+
+static status vocab_of(const gloss_model *m, const struct vocab **v, struct err *e)
+{
+    *v = m ? m->vocab : vocab_o200k();
+    return *v ? OK : err_set(e, E_NOENT, "the checkpoint has no tokenizer.json");
+}
+
+gloss_status gloss_encode(const gloss_model *m, const char *text, size_t n, int special,
+                          int32_t **ids, size_t *n_ids, struct gloss_err *ge)
+{
+    struct err e = {0};
+    const struct vocab *v;
+    struct ids t;
+    ids_init(&t, max_ids);
+    *ids = NULL;
+    *n_ids = 0;
+    status st = OK;
+    TRY(vocab_of(m, &v, &e));
+    TRY(o200k_encode(v, text, n, (enum special_mode)special, &t, &e));
+    TRY(t.st);
+    *ids = t.v;
+    *n_ids = t.n;
+    ids_init(&t, 0);
+out:
+    ids_fini(&t);
+    return done(st, &e, ge);
+}
+
+gloss_status gloss_decode(const gloss_model *m, const int32_t *ids, size_t n_ids, char **text,
+                          size_t *n, struct gloss_err *ge)
+{
+    struct err e = {0};
+    const struct vocab *v;
+    struct buf b;
+    buf_init(&b, max_text);
+    *text = NULL;
+    *n = 0;
+    status st = OK;
+    TRY(vocab_of(m, &v, &e));
+    TRY(o200k_decode(v, ids, n_ids, &b, &e));
+    TRY(buf_status(&b));
+    *n = b.n;
+    *text = mem_strndup(b.p, b.n);
+    if (!*text)
+        st = E_NOMEM;
+out:
+    buf_fini(&b);
+    return done(st, &e, ge);
+}
+
+const char *gloss_token_bytes(const gloss_model *m, int32_t id, size_t *n)
+{
+    const struct vocab *v = m ? m->vocab : vocab_o200k();
+    return v ? (const char *)vocab_bytes(v, id, n) : NULL;
+}
+
+/* ---- conversations ---- */
+
+struct gloss_chat {
+    const struct vocab *vocab;
+    struct gloss_chat_opts opts;
+    char *strings; /* the option strings, copied */
+    struct json *root;
+    struct arena arena;
+    struct harmony_conversation conv;
+    struct ids rendered;
+    struct harmony_parser *parser;
+    struct buf parsed;
+    struct buf names; /* NUL-terminated copies of a delta's or message's strings */
+};
+
+enum { CHAT_MAX_BYTES = 256 << 20 };
+
+/* Copies the caller's string behind `at`; NULL stays NULL. */
+static const char *keep(char **at, const char *s)
+{
+    if (!s)
+        return NULL;
+    size_t n = strlen(s) + 1;
+    char *to = memcpy(*at, s, n);
+    *at += n;
+    return to;
+}
+
+static size_t kept_bytes(const char *s)
+{
+    return s ? strlen(s) + 1 : 0;
+}
+
+gloss_status gloss_chat_new(const gloss_model *m, const struct gloss_chat_opts *opts,
+                            gloss_chat **out, struct gloss_err *ge)
+{
+    static const enum harmony_mode modes[] = {HARMONY_RECOVER, HARMONY_LENIENT, HARMONY_STRICT};
+    TAKE_OPTS(struct gloss_chat_opts, o, opts);
+    struct err e = {0};
+    *out = NULL;
+    gloss_chat *c = mem_calloc(1, sizeof *c);
+    if (!c)
+        return done(E_NOMEM, &e, ge);
+    arena_init(&c->arena, CHAT_MAX_BYTES);
+    ids_init(&c->rendered, max_ids);
+    buf_init(&c->parsed, CHAT_MAX_BYTES);
+    buf_init(&c->names, CHAT_MAX_BYTES);
+    status st = OK;
+    TRY(vocab_of(m, &c->vocab, &e));
+    c->strings = mem_alloc(kept_bytes(o.identity) + kept_bytes(o.date) + kept_bytes(o.schema));
+    if (!c->strings)
+        TRY(E_NOMEM);
+    char *at = c->strings;
+    c->opts = o;
+    c->opts.identity = keep(&at, o.identity);
+    c->opts.date = keep(&at, o.date);
+    c->opts.schema = keep(&at, o.schema);
+    TRY(harmony_parser_new(c->vocab, modes[o.parse_mode], !o.parse_from_start, ROLE_ASSISTANT,
+                           CHAT_MAX_BYTES, &c->parser));
+out:
+    if (st < 0)
+        gloss_chat_free(c);
+    else
+        *out = c;
+    return done(st, &e, ge);
+}
+
+void gloss_chat_free(gloss_chat *c)
+{
+    if (!c)
+        return;
+    harmony_parser_free(c->parser);
+    buf_fini(&c->names);
+    buf_fini(&c->parsed);
+    ids_fini(&c->rendered);
+    arena_fini(&c->arena);
+    json_free(c->root);
+    mem_free(c->strings);
+    mem_free(c);
+}
+
+static struct str str_of(const char *s)
+{
+    return (struct str){.p = s, .n = s ? strlen(s) : 0};
+}
+
+gloss_status gloss_chat_load(gloss_chat *c, const char *json, size_t n, int form,
+                             struct gloss_err *ge)
+{
+    static const enum harmony_json_form forms[] = {FORM_AUTO, FORM_LIBRARY, FORM_OPENAI};
+    struct err e = {0};
+    json_free(c->root);
+    c->root = NULL;
+    arena_fini(&c->arena);
+    c->conv = (struct harmony_conversation){0};
+    status st = OK;
+    TRY(json_parse(json, n, &json_limits_file, &c->root, &e));
+    struct harmony_openai_opts o = {
+        .identity = str_of(c->opts.identity),
+        .current_date = str_of(c->opts.date),
+        .has_effort = c->opts.effort != GLOSS_EFFORT_DEFAULT,
+        .effort = (enum harmony_effort)max_int(c->opts.effort - GLOSS_EFFORT_LOW, 0),
+        .response_schema = str_of(c->opts.schema),
+    };
+    TRY(harmony_from_json(c->root, forms[form], &o, &c->arena, &c->conv, &e));
+out:
+    return done(st, &e, ge);
+}
+
+gloss_status gloss_chat_render(gloss_chat *c, const int32_t **ids, size_t *n_ids,
+                               struct gloss_err *ge)
+{
+    static const enum harmony_for fors[] = {FOR_COMPLETION, FOR_TRAINING, FOR_CONVERSATION};
+    static const enum harmony_drop drops[] = {DROP_LIBRARY, DROP_CLOSED_TURNS, DROP_NOTHING};
+    struct harmony_render_opts o = {.mode = fors[c->opts.render_for], .drop = drops[c->opts.drop]};
+    struct err e = {0};
+    ids_fini(&c->rendered);
+    ids_init(&c->rendered, max_ids);
+    status st = harmony_render(c->vocab, &c->conv, &o, &c->rendered, &e);
+    *ids = c->rendered.v;
+    *n_ids = c->rendered.n;
+    return done(st, &e, ge);
+}
+
+/* A NUL-terminated copy in c->names, as an offset + 1 (0 for absent): the buffer may still move. */
+static size_t name_put(gloss_chat *c, struct str s)
+{
+    if (!s.p)
+        return 0;
+    size_t at = c->names.n;
+    buf_put(&c->names, s.p, s.n);
+    buf_putc(&c->names, '\0');
+    return at + 1;
+}
+
+static const char *name_get(const gloss_chat *c, size_t at)
+{
+    return at ? c->names.p + at - 1 : NULL;
+}
+
+static status put_delta(gloss_chat *c, const struct harmony_delta *from, struct gloss_delta *to)
+{
+    buf_clear(&c->names);
+    size_t recipient = name_put(c, from->recipient), channel = name_put(c, from->channel),
+           type = name_put(c, from->content_type);
+    *to = (struct gloss_delta){
+        .text = from->has_delta ? from->delta.p : NULL,
+        .n = from->has_delta ? from->delta.n : 0,
+        .role = from->has_role ? harmony_role_name[from->role] : NULL,
+        .recipient = name_get(c, recipient),
+        .channel = name_get(c, channel),
+        .content_type = name_get(c, type),
+        .message = from->i_msg,
+    };
+    return buf_status(&c->names);
+}
+
+gloss_status gloss_chat_feed(gloss_chat *c, int32_t id, struct gloss_delta *d, struct gloss_err *ge)
+{
+    struct err e = {0};
+    struct harmony_delta hd = {0};
+    status st = harmony_feed(c->parser, id, &hd, &e);
+    if (st == OK)
+        st = put_delta(c, &hd, d);
+    return done(st, &e, ge);
+}
+
+gloss_status gloss_chat_finish(gloss_chat *c, struct gloss_delta *d, struct gloss_err *ge)
+{
+    struct err e = {0};
+    struct harmony_delta hd = {0};
+    status st = harmony_finish(c->parser, &hd, &e);
+    if (st == OK)
+        st = put_delta(c, &hd, d);
+    return done(st, &e, ge);
+}
+
+gloss_status gloss_chat_parsed(gloss_chat *c, const char **json, size_t *n, struct gloss_err *ge)
+{
+    struct err e = {0};
+    int n_msg;
+    const struct harmony_message *msg = harmony_messages(c->parser, &n_msg);
+    buf_clear(&c->parsed);
+    harmony_to_json(&c->parsed, msg, n_msg);
+    *json = c->parsed.p;
+    *n = c->parsed.n;
+    return done(buf_status(&c->parsed), &e, ge);
+}
+
+int gloss_chat_messages(const gloss_chat *c)
+{
+    int n;
+    harmony_messages(c->parser, &n);
+    return n;
+}
+
+gloss_status gloss_chat_message(gloss_chat *c, int i, struct gloss_message *to,
+                                struct gloss_err *ge)
+{
+    struct err e = {0};
+    int n;
+    const struct harmony_message *m = harmony_messages(c->parser, &n);
+    ASSERT(i >= 0 && i < n);
+    m += i;
+    buf_clear(&c->names);
+    size_t name = name_put(c, m->name), recipient = name_put(c, m->recipient),
+           channel = name_put(c, m->channel), type = name_put(c, m->content_type);
+    struct str text = m->n_part ? m->part[0].text : (struct str){.p = ""};
+    size_t body = name_put(c, text.p ? text : (struct str){.p = ""});
+    *to = (struct gloss_message){
+        .role = harmony_role_name[m->role],
+        .name = name_get(c, name),
+        .recipient = name_get(c, recipient),
+        .channel = name_get(c, channel),
+        .content_type = name_get(c, type),
+        .text = name_get(c, body),
+        .n_text = text.n,
+    };
+    return done(buf_status(&c->names), &e, ge);
+}
+
+/* ---- generation ---- */
+
+struct gloss_engine {
+    struct engine *engine;
+    const gloss_model *model;
+};
+struct gloss_request {
+    struct request *request;
+};
+
+/* Prompt rows of one step: enough for full matrix tiles, few enough that decoding rows beside them
+ * wait little. */
+enum { DEFAULT_CHUNK = 256 };
+
+gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_opts *opts,
+                              gloss_engine **out, struct gloss_err *ge)
+{
+    TAKE_OPTS(struct gloss_engine_opts, o, opts);
+    struct err e = {0};
+    status st = OK;
+    *out = NULL;
+    gloss_engine *g = NULL;
+    if (o.device && strcmp(o.device, "auto") != 0 && strcmp(o.device, "cpu") != 0)
+        TRY(err_param(&e, E_DEVICE, "device", "device '%s': this build has the CPU backend alone",
+                      o.device));
+    g = mem_calloc(1, sizeof *g);
+    if (!g)
+        TRY(E_NOMEM);
+    g->model = m;
+    int most = m->weights->spec.n_ctx;
+    if (o.n_ctx > most)
+        TRY(err_param(&e, E_LIMIT, "ctx-size", "a context of %d; the model was made for %d",
+                      o.n_ctx, most));
+    struct engine_opts eo = {
+        .weights = m->weights,
+        .vocab = m->vocab,
+        .arith = o.arith == GLOSS_ARITH_F32 ? ARITH_F32 : ARITH_BF16,
+        .n_thread = o.n_thread,
+        .n_ctx = o.n_ctx > 0 ? o.n_ctx : most,
+        .max_requests = max_int(o.max_requests, 1),
+        .chunk = o.chunk > 0 ? o.chunk : DEFAULT_CHUNK,
+    };
+    TRY(engine_open(&eo, &g->engine, &e));
+out:
+    if (st < 0)
+        mem_free(g);
+    else
+        *out = g;
+    return done(st, &e, ge);
+}
+
+void gloss_engine_free(gloss_engine *g)
+{
+    if (!g)
+        return;
+    engine_close(g->engine);
+    mem_free(g);
+}
+
+static struct request_params params_of(const struct gloss_params *p)
+{
+    return (struct request_params){
+        .max_tok = p->max_tokens,
+        .sample = {.temperature = p->temperature,
+                   .top_p = p->top_p,
+                   .min_p = p->min_p,
+                   .top_k = p->top_k,
+                   .seed = p->seed ? p->seed : rng_os_seed()},
+        .reasoning_budget = p->reasoning_budget,
+        .ignore_eos = p->ignore_eos,
+        .plain = p->plain,
+    };
+}
+
+gloss_status gloss_submit(gloss_engine *g, const int32_t *ids, size_t n,
+                          const struct gloss_params *params, gloss_request **out,
+                          struct gloss_err *ge)
+{
+    TAKE_OPTS(struct gloss_params, p, params);
+    struct err e = {0};
+    *out = NULL;
+    gloss_request *r = mem_calloc(1, sizeof *r);
+    if (!r)
+        return done(E_NOMEM, &e, ge);
+    struct request_params rp = params_of(&p);
+    status st = request_new(g->engine, ids, n, &rp, &r->request, &e);
+    if (st < 0)
+        mem_free(r);
+    else
+        *out = r;
+    return done(st, &e, ge);
+}
+
+gloss_status gloss_next(gloss_request *r, struct gloss_event *to, int timeout_ms)
+{
+    static const int finish[] = {
+        [FINISH_STOP] = GLOSS_FINISH_STOP,
+        [FINISH_CALL] = GLOSS_FINISH_CALL,
+        [FINISH_LENGTH] = GLOSS_FINISH_LENGTH,
+        [FINISH_ERROR] = GLOSS_FINISH_ERROR,
+    };
+    struct event ev;
+    status st = request_next(r->request, &ev, timeout_ms);
+    if (st < 0)
+        return st;
+    *to = (struct gloss_event){
+        .kind = ev.is_finish ? GLOSS_EV_FINISH : GLOSS_EV_TOKEN,
+        .token = ev.token,
+        .logprob = ev.logprob,
+        .finish = ev.is_finish ? finish[ev.finish] : 0,
+        .t_ns = ev.t_ns,
+    };
+    put_err(&to->err, &ev.err);
+    return OK;
+}
+
+void gloss_cancel(gloss_request *r)
+{
+    request_cancel(r->request);
+}
+
+void gloss_request_free(gloss_request *r)
+{
+    if (!r)
+        return;
+    request_free(r->request);
+    mem_free(r);
+}
+
+/* ---- logits and scores ---- */
+
+struct row_sink {
+    gloss_status (*row)(void *ctx, const float *logits, int n_vocab);
+    void *ctx;
+};
+
+static status row_to_caller(void *ctx, size_t i, const float *logits, int n_vocab)
+{
+    (void)i;
+    struct row_sink *s = ctx;
+    return s->row(s->ctx, logits, n_vocab);
+}
+
+static status reference_rows(const struct weights *w, const int32_t *ids, size_t n, bool last_only,
+                             struct row_sink *sink, struct err *e)
+{
+    size_t n_vocab = (size_t)w->spec.n_vocab, n_row = last_only ? 1 : n, total;
+    float *logits = mul_ok(n_row, n_vocab, &total) ? mem_array(total, sizeof *logits) : NULL;
+    if (!logits || n > INT32_MAX) {
+        mem_free(logits);
+        return err_set(e, E_NOMEM, "out of memory for %zu rows of logits", n_row);
+    }
+    status st = forward_ref(w, ids, (int)n, last_only, logits, e);
+    for (size_t i = 0; st == OK && i < n_row; i++)
+        st = sink->row(sink->ctx, logits + i * n_vocab, (int)n_vocab);
+    mem_free(logits);
+    return st;
+}
+
+gloss_status gloss_logits(gloss_engine *g, const int32_t *ids, size_t n, int last_only,
+                          int reference,
+                          gloss_status (*row)(void *ctx, const float *logits, int n_vocab),
+                          void *ctx, struct gloss_err *ge)
+{
+    struct err e = {0};
+    struct row_sink sink = {.row = row, .ctx = ctx};
+    const struct weights *w = g->model->weights;
+    status st = OK;
+    if (reference) {
+        TRY(engine_check_ids(g->engine, ids, n, &e));
+        TRY(reference_rows(w, ids, n, last_only, &sink, &e));
+    } else {
+        TRY(engine_rows(g->engine, ids, n, last_only, row_to_caller, &sink, &e));
+    }
+out:
+    return done(st, &e, ge);
+}
+
+struct score_sink {
+    const int32_t *ids;
+    size_t n;
+    double *logprobs;
+    int32_t *greedy;
+};
+
+/* Row i predicts token i + 1. */
+static status row_to_score(void *ctx, size_t i, const float *logits, int n_vocab)
+{
+    struct score_sink *s = ctx;
+    if (i + 1 == s->n)
+        return OK;
+    s->logprobs[i + 1] = (double)logits[s->ids[i + 1]] - sample_lse(logits, n_vocab);
+    s->greedy[i + 1] = sample_argmax(logits, n_vocab);
+    return OK;
+}
+
+gloss_status gloss_score(gloss_engine *g, const int32_t *ids, size_t n, double *logprobs,
+                         int32_t *greedy, struct gloss_err *ge)
+{
+    struct err e = {0};
+    struct score_sink sink = {.ids = ids, .n = n, .logprobs = logprobs, .greedy = greedy};
+    if (n) {
+        logprobs[0] = NAN;
+        greedy[0] = -1;
+    }
+    return done(engine_rows(g->engine, ids, n, false, row_to_score, &sink, &e), &e, ge);
+}
