@@ -398,7 +398,8 @@ out:
 /* ---- every row's logits ---- */
 
 status engine_rows(struct engine *g, const int32_t *ids, size_t n, bool last_only,
-                   engine_row_fn *row, void *ctx, struct err *e)
+                   status (*row)(void *ctx, size_t i, const float *logits, int n_vocab), void *ctx,
+                   struct err *e)
 {
     if (n == 0)
         return err_set(e, E_INPUT, "no tokens");

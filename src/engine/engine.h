@@ -61,8 +61,8 @@ MUST_USE status engine_check_ids(const struct engine *, const int32_t *ids, size
 
 /* Runs ids[n] alone and hands each row's logits to `row` in order. E_BUSY when no pages are free.
  */
-typedef status engine_row_fn(void *ctx, size_t i, const float *logits, int n_vocab);
 MUST_USE status engine_rows(struct engine *, const int32_t *ids, size_t n, bool last_only,
-                            engine_row_fn *row, void *ctx, struct err *);
+                            status (*row)(void *ctx, size_t i, const float *logits, int n_vocab),
+                            void *ctx, struct err *);
 
 #endif

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The layer rule of docs/design.md: who may include whom, and which file alone may include a
+# third-party header. Prints each breach; exit 1 if there is any.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+
+# folder: the folders it may include from (itself is implied); "gloss.h" is the public header
+declare -A may=(
+    [base]=""
+    [text]="base"
+    [model]="base"
+    [ref]="base model"
+    [cpu]="base model"
+    [engine]="base text model"
+    [lib]="base text model ref cpu engine gloss.h"
+    [cli]="base gloss.h"
+)
+# third-party header: the one file that may include it
+declare -A only=(
+    [jansson.h]=src/base/json.c
+)
+
+bad=0
+breach() {
+    echo "layers: $1"
+    bad=1
+}
+
+while IFS=: read -r file line text; do
+    folder=$(dirname "${file#src/}")
+    [ "$folder" = . ] && folder=lib
+    if [ -z "${may[$folder]+x}" ]; then
+        breach "$file: folder '$folder' is not in the table of tests/lint/layers.sh"
+        continue
+    fi
+    inc=$(sed -n 's/.*#include *[<"]\([^>"]*\)[>"].*/\1/p' <<<"$text")
+    case $text in
+    *\"*)
+        case $inc in
+        */*) from=${inc%%/*} ;;
+        gloss.h) from=gloss.h ;;
+        *) breach "$file:$line: \"$inc\" has no folder"; continue ;;
+        esac
+        [ "$from" = "$folder" ] && continue
+        case " ${may[$folder]} " in
+        *" $from "*) ;;
+        *) breach "$file:$line: $folder may not include $inc" ;;
+        esac
+        ;;
+    *)
+        [ -n "${only[$inc]+x}" ] && [ "${only[$inc]}" != "$file" ] &&
+            breach "$file:$line: <$inc> belongs to ${only[$inc]}"
+        ;;
+    esac
+done < <(grep -n '^ *#include' -r src --include='*.[chS]' --include='*.cu')
+
+# Unique file names, so that a name is a place.
+dup=$(find src -name '*.[ch]' -printf '%f\n' | sort | uniq -d)
+[ -n "$dup" ] && breach "file name used twice: $dup"
+
+exit $bad
