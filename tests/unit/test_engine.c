@@ -1,0 +1,331 @@
+/* The engine through the public API, on the compiled-in model: what a request yields must not
+ * depend on its company, its chunking or the number of threads; every failure is the caller's
+ * alone. */
+#include "unit/unit.h"
+
+#include "base/mem.h"
+#include "gloss.h"
+
+#include <math.h>
+
+enum { N_REQ = 12, MAX_TOK = 40 };
+
+static gloss_model *model;
+static int32_t *prompt[N_REQ];
+static size_t n_prompt[N_REQ];
+
+static int setup(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"sun", "2 + 2", "reverse this word", "\xc3\xa9t\xc3\xa9"};
+    if (gloss_model_open("tiny", NULL, &model, NULL) < 0)
+        return -1;
+    for (int i = 0; i < N_REQ; i++) {
+        /* Lengths from a few tokens to several windows of 128. */
+        char text[4096] = "";
+        size_t n = 0;
+        for (int k = 0; k < 1 + i * 14; k++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s %d ", words[(i + k) % 4], i * k);
+        if (gloss_encode(model, text, n, GLOSS_SPECIAL_TEXT, &prompt[i], &n_prompt[i], NULL) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_REQ; i++)
+        gloss_free(prompt[i]);
+    gloss_model_close(model);
+    return 0;
+}
+
+static gloss_engine *engine(int max_requests, int chunk, int n_thread)
+{
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    o.max_requests = max_requests;
+    o.chunk = chunk;
+    o.n_thread = n_thread;
+    o.n_ctx = 4096;
+    gloss_engine *g;
+    assert_int_equal(gloss_engine_new(model, &o, &g, NULL), GLOSS_OK);
+    return g;
+}
+
+static gloss_request *submit(gloss_engine *g, int i)
+{
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    p.max_tokens = MAX_TOK;
+    p.temperature = i % 3 ? 1.0f : 0.0f;
+    p.top_p = i % 2 ? 0.9f : 0.0f;
+    p.seed = 100 + (uint64_t)i;
+    p.ignore_eos = 1;
+    gloss_request *r;
+    assert_int_equal(gloss_submit(g, prompt[i], n_prompt[i], &p, &r, NULL), GLOSS_OK);
+    return r;
+}
+
+struct result {
+    int32_t token[MAX_TOK];
+    float logprob[MAX_TOK];
+    int n;
+};
+
+static void collect(gloss_request *r, struct result *res)
+{
+    struct gloss_event ev;
+    res->n = 0;
+    for (;;) {
+        assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+        if (ev.kind == GLOSS_EV_FINISH)
+            break;
+        assert_true(res->n < MAX_TOK);
+        res->token[res->n] = ev.token;
+        res->logprob[res->n++] = ev.logprob;
+    }
+    assert_int_equal(ev.finish, GLOSS_FINISH_LENGTH);
+    assert_int_equal(gloss_next(r, &ev, -1), GLOSS_E_STATE);
+}
+
+static void run_alone(struct result *res, int chunk, int n_thread)
+{
+    gloss_engine *g = engine(1, chunk, n_thread);
+    for (int i = 0; i < N_REQ; i++) {
+        gloss_request *r = submit(g, i);
+        collect(r, &res[i]);
+        gloss_request_free(r);
+    }
+    gloss_engine_free(g);
+}
+
+static void assert_same(const struct result *a, const struct result *b)
+{
+    for (int i = 0; i < N_REQ; i++) {
+        assert_int_equal(a[i].n, MAX_TOK);
+        assert_int_equal(b[i].n, MAX_TOK);
+        assert_memory_equal(a[i].token, b[i].token, sizeof a[i].token);
+        assert_memory_equal(a[i].logprob, b[i].logprob, sizeof a[i].logprob);
+    }
+}
+
+static struct result alone[N_REQ];
+
+static void test_company_changes_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        int max_requests, chunk, n_thread;
+    } ways[] = {{N_REQ, 64, 2}, {5, 7, 1}, {3, 256, 3}};
+    run_alone(alone, 256, 2);
+    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+        gloss_engine *g = engine(ways[w].max_requests, ways[w].chunk, ways[w].n_thread);
+        gloss_request *r[N_REQ];
+        struct result together[N_REQ];
+        for (int i = 0; i < N_REQ; i++)
+            r[i] = submit(g, i);
+        for (int i = N_REQ - 1; i >= 0; i--)
+            collect(r[i], &together[i]);
+        for (int i = 0; i < N_REQ; i++)
+            gloss_request_free(r[i]);
+        gloss_engine_free(g);
+        assert_same(alone, together);
+    }
+}
+
+static void test_chunks_change_nothing(void **state)
+{
+    (void)state;
+    struct result res[N_REQ];
+    run_alone(res, 1, 2);
+    assert_same(alone, res);
+    run_alone(res, 33, 1);
+    assert_same(alone, res);
+}
+
+static void test_cancel_and_free(void **state)
+{
+    (void)state;
+    gloss_engine *g = engine(2, 64, 2);
+    struct gloss_event ev;
+    struct result res;
+    gloss_request *a = submit(g, 5), *b = submit(g, 6), *waiting = submit(g, 7);
+    assert_int_equal(gloss_next(a, &ev, -1), GLOSS_OK);
+    gloss_cancel(a);
+    assert_int_equal(gloss_next(b, &ev, -1), GLOSS_OK);
+    while (gloss_next(a, &ev, -1) == GLOSS_OK && ev.kind != GLOSS_EV_FINISH)
+        ;
+    assert_int_equal(ev.finish, GLOSS_FINISH_ERROR);
+    assert_int_equal(ev.err.code, GLOSS_E_CANCEL);
+    gloss_request_free(b); /* while running */
+    collect(waiting, &res);
+    assert_memory_equal(res.token, alone[7].token, sizeof res.token);
+    gloss_request *c = submit(g, 8);
+    gloss_request_free(c); /* while waiting */
+    gloss_request_free(a);
+    gloss_request_free(waiting);
+    gloss_engine_free(g);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    struct gloss_err e;
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    gloss_engine *g;
+    gloss_request *r;
+    o.n_ctx = 100;
+    assert_int_equal(gloss_engine_new(model, &o, &g, &e), GLOSS_OK);
+    assert_int_equal(gloss_submit(g, prompt[N_REQ - 1], n_prompt[N_REQ - 1], NULL, &r, &e),
+                     GLOSS_E_LIMIT);
+    assert_non_null(strstr(e.msg, "100"));
+    int32_t bad[] = {1, 1 << 30};
+    assert_int_equal(gloss_submit(g, bad, 2, NULL, &r, &e), GLOSS_E_INPUT);
+    assert_int_equal(gloss_submit(g, bad, 0, NULL, &r, &e), GLOSS_E_INPUT);
+    gloss_engine_free(g);
+    o.device = "abacus";
+    assert_int_equal(gloss_engine_new(model, &o, &g, &e), GLOSS_E_DEVICE);
+    assert_string_equal(e.param, "device");
+    assert_int_equal(gloss_model_open("/nonexistent/model", NULL, &model, &e), GLOSS_E_NOENT);
+    assert_int_equal(gloss_model_open("tiny", NULL, &model, &e), GLOSS_OK);
+}
+
+struct rows {
+    float *v;
+    int n, n_vocab;
+};
+
+static gloss_status keep_row(void *ctx, const float *logits, int n_vocab)
+{
+    struct rows *r = ctx;
+    r->n_vocab = n_vocab;
+    memcpy(r->v + (size_t)r->n++ * (size_t)n_vocab, logits, (size_t)n_vocab * sizeof *logits);
+    return GLOSS_OK;
+}
+
+static void test_score_is_logits(void **state)
+{
+    (void)state;
+    enum { I = 4 };
+    size_t n = n_prompt[I];
+    assert_true(n > 64 && n < 400);
+    gloss_engine *g = engine(1, 64, 2);
+    struct rows all = {.v = calloc(n, 4096 * sizeof(float))};
+    struct rows last = {.v = calloc(1, 4096 * sizeof(float))};
+    assert_int_equal(gloss_logits(g, prompt[I], n, 0, 0, keep_row, &all, NULL), GLOSS_OK);
+    assert_int_equal(gloss_logits(g, prompt[I], n, 1, 0, keep_row, &last, NULL), GLOSS_OK);
+    assert_int_equal(all.n, n);
+    assert_int_equal(last.n, 1);
+    assert_memory_equal(all.v + (n - 1) * (size_t)all.n_vocab, last.v,
+                        (size_t)all.n_vocab * sizeof(float));
+    double *lp = calloc(n, sizeof *lp);
+    int32_t *greedy = calloc(n, sizeof *greedy);
+    assert_int_equal(gloss_score(g, prompt[I], n, lp, greedy, NULL), GLOSS_OK);
+    assert_true(isnan(lp[0]) && greedy[0] == -1);
+    for (size_t i = 1; i < n; i++) {
+        const float *row = all.v + (i - 1) * (size_t)all.n_vocab;
+        double sum = 0;
+        int best = 0;
+        for (int k = 0; k < all.n_vocab; k++) {
+            sum += exp((double)row[k]);
+            if (row[k] > row[best])
+                best = k;
+        }
+        assert_true(fabs(lp[i] - ((double)row[prompt[I][i]] - log(sum))) < 1e-4);
+        assert_int_equal(greedy[i], best);
+    }
+    free(lp);
+    free(greedy);
+    free(all.v);
+    free(last.v);
+    gloss_engine_free(g);
+}
+
+static void test_reasoning_budget(void **state)
+{
+    (void)state;
+    static const char ask[] = "[{\"role\":\"user\",\"content\":\"What is 12 + 30?\"}]";
+    gloss_chat *c;
+    const int32_t *ids;
+    size_t n;
+    struct gloss_chat_opts co = GLOSS_INIT(struct gloss_chat_opts);
+    co.effort = GLOSS_EFFORT_HIGH;
+    assert_int_equal(gloss_chat_new(model, &co, &c, NULL), GLOSS_OK);
+    assert_int_equal(gloss_chat_load(c, ask, strlen(ask), GLOSS_FORM_OPENAI, NULL), GLOSS_OK);
+    assert_int_equal(gloss_chat_render(c, &ids, &n, NULL), GLOSS_OK);
+    gloss_engine *g = engine(1, 64, 2);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    p.max_tokens = 200;
+    p.reasoning_budget = 3;
+    gloss_request *r;
+    assert_int_equal(gloss_submit(g, ids, n, &p, &r, NULL), GLOSS_OK);
+    struct gloss_event ev;
+    struct gloss_delta d;
+    int n_analysis = 0, n_final = 0;
+    while (gloss_next(r, &ev, -1) == GLOSS_OK && ev.kind == GLOSS_EV_TOKEN) {
+        assert_int_equal(gloss_chat_feed(c, ev.token, &d, NULL), GLOSS_OK);
+        n_analysis += d.text && d.channel && strcmp(d.channel, "analysis") == 0;
+        n_final += d.text && d.channel && strcmp(d.channel, "final") == 0;
+    }
+    assert_true(n_analysis > 0 && n_analysis <= 4);
+    assert_true(n_final > 0);
+    gloss_request_free(r);
+    gloss_engine_free(g);
+    gloss_chat_free(c);
+}
+
+/* Opens everything and runs one request; the code of the first failure. */
+static gloss_status whole_path(void)
+{
+    gloss_model *m = NULL;
+    gloss_engine *g = NULL;
+    gloss_request *r = NULL;
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct gloss_event ev = {0};
+    o.n_ctx = 512;
+    p.max_tokens = 2;
+    gloss_status st = gloss_model_open("tiny", NULL, &m, NULL);
+    if (st == GLOSS_OK)
+        st = gloss_engine_new(m, &o, &g, NULL);
+    if (st == GLOSS_OK)
+        st = gloss_submit(g, prompt[0], n_prompt[0], &p, &r, NULL);
+    while (st == GLOSS_OK && ev.kind != GLOSS_EV_FINISH) {
+        st = gloss_next(r, &ev, -1);
+        if (st == GLOSS_OK && ev.kind == GLOSS_EV_FINISH && ev.finish == GLOSS_FINISH_ERROR)
+            st = ev.err.code;
+    }
+    gloss_request_free(r);
+    gloss_engine_free(g);
+    gloss_model_close(m);
+    return st;
+}
+
+static void test_every_allocation_may_fail(void **state)
+{
+    (void)state;
+    mem_fault_at(0);
+    assert_int_equal(whole_path(), GLOSS_OK);
+    long total = mem_fault_count();
+    /* All of the first and last hundred, and a prime stride through the JSON in between. */
+    for (long n = 1; n <= total; n += n < 100 || n > total - 100 ? 1 : 61) {
+        mem_fault_at(n);
+        gloss_status st = whole_path();
+        mem_fault_at(0);
+        assert_int_equal(st, GLOSS_E_NOMEM);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_company_changes_nothing),
+        cmocka_unit_test(test_chunks_change_nothing),
+        cmocka_unit_test(test_cancel_and_free),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_score_is_logits),
+        cmocka_unit_test(test_reasoning_budget),
+        cmocka_unit_test(test_every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
