@@ -12,6 +12,19 @@ $(BUILD)/%.o: %.S
 	@mkdir -p $(@D)
 	$(CC) -I. -I$(BUILD)/gen -c $< -o $@
 
+# The compiled-in vocabulary: tables computed here by a program of the building machine.
+HOSTCC ?= gcc
+$(BUILD)/gen/gen_vocab: scripts/gen_vocab.c src/text/vocab_tab.h
+	@mkdir -p $(@D)
+	$(HOSTCC) -std=c17 -O2 $(WARN) $(DEFS) -Isrc $< -o $@
+
+$(BUILD)/gen/o200k_blob.h: $(BUILD)/gen/o200k.bin ;
+$(BUILD)/gen/o200k.bin: assets/o200k/o200k_base.tiktoken $(BUILD)/gen/gen_vocab
+	$(BUILD)/gen/gen_vocab $< $@ $(BUILD)/gen/o200k_blob.h
+
+$(BUILD)/src/text/vocab.o $(BUILD)/t/src/text/vocab.o: $(BUILD)/gen/o200k_blob.h
+$(BUILD)/src/text/vocab_blob.o: $(BUILD)/gen/o200k.bin
+
 $(BUILD)/libgloss.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^

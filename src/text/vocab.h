@@ -37,8 +37,10 @@ const struct vocab *vocab_o200k(void);
 /* Reads the bytes of a tokenizer.json. E_FORMAT when it isn't a byte-level BPE whose ids are in
  * merge order, or lacks a single-byte token. `text` may be freed afterwards. */
 MUST_USE status vocab_from_json(const char *text, size_t n, struct vocab **v, struct err *e);
-/* True when this tokenizer.json is that of the full o200k_harmony vocabulary: a cheap look at its
- * special tokens, without parsing 27 MB. */
+
+/* True when a tokenizer.json is that of the released gpt-oss models, told by its size and by the
+ * ids of a few added tokens, without parsing its 27 MB: then use vocab_o200k() instead of reading
+ * it. */
 bool vocab_json_is_o200k(const char *text, size_t n);
 
 void vocab_free(struct vocab *v); /* NULL and vocab_o200k() allowed */

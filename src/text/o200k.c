@@ -1,0 +1,501 @@
+/* Text <-> tokens.
+ *
+ * Encoding runs in three steps: the text is checked to be UTF-8; piece_end() cuts it into pieces
+ * (words, numbers, punctuation, blanks) the way the o200k regular expression does; each piece is
+ * looked up whole, and only if it is no token its bytes are merged pair by pair, lowest id first.
+ *
+ * Cost is bounded on any input. The splitter looks at a character at most a few times: what a piece
+ * leaves over (the capitals after "x" in "xABC", the last blank of a run) is scanned once more by
+ * the next piece and then consumed. The merge keeps pair ranks in a tournament tree, so that a
+ * piece of n bytes costs n log n. There is no state outside the call.
+ */
+#include "text/o200k.h"
+
+#include "base/mem.h"
+#include "text/o200k_tab.h"
+#include "text/utf8.h"
+#include "text/vocab_tab.h"
+
+#include <limits.h>
+
+/* ---- struct ids ---- */
+
+void ids_init(struct ids *t, size_t max)
+{
+    *t = (struct ids){.max = max};
+}
+
+void ids_fini(struct ids *t)
+{
+    mem_free(t->v);
+    ids_init(t, t->max);
+}
+
+/* Room for `more` ids past t->n, or false with t->st set. */
+static bool ids_room(struct ids *t, size_t more)
+{
+    if (t->st < 0)
+        return false;
+    if (more > t->max - t->n) {
+        t->st = E_LIMIT;
+        return false;
+    }
+    if (t->n + more > t->cap) {
+        size_t cap = t->cap ? t->cap : 64;
+        while (cap < t->n + more)
+            cap *= 2;
+        int32_t *p = mem_realloc_array(t->v, cap, sizeof *p);
+        if (!p) {
+            t->st = E_NOMEM;
+            return false;
+        }
+        t->v = p;
+        t->cap = cap;
+    }
+    return true;
+}
+
+void ids_put(struct ids *t, int32_t id)
+{
+    if (ids_room(t, 1))
+        t->v[t->n++] = id;
+}
+
+void ids_append(struct ids *t, const int32_t *v, size_t n)
+{
+    if (n == 0 || !ids_room(t, n))
+        return;
+    memcpy(t->v + t->n, v, n * sizeof *v);
+    t->n += n;
+}
+
+/* ---- the split ---- */
+
+/* A stretch of valid UTF-8 being cut. Look-ahead never leaves it. */
+struct span {
+    const uint8_t *s; /* [n] */
+    size_t n;
+};
+
+/* Class and length of the character at i < n. */
+static inline enum ch_class class_at(struct span t, size_t i, size_t *len)
+{
+    const uint8_t *b = t.s + i;
+    if (b[0] < 0x80) {
+        *len = 1;
+        return ch_class[0][b[0]]; /* block 0 is the first of the table */
+    }
+    if (b[0] < 0xe0) {
+        *len = 2;
+        return ch_class_of((b[0] & 0x1fu) << 6 | (b[1] & 0x3fu));
+    }
+    if (b[0] < 0xf0) {
+        *len = 3;
+        return ch_class_of((b[0] & 0x0fu) << 12 | (b[1] & 0x3fu) << 6 | (b[2] & 0x3fu));
+    }
+    *len = 4;
+    return ch_class_of((b[0] & 0x07u) << 18 | (b[1] & 0x3fu) << 12 | (b[2] & 0x3fu) << 6 |
+                       (b[3] & 0x3fu));
+}
+
+static inline bool in_lower_half(enum ch_class c) /* Ll Lm Lo M */
+{
+    return c >= CH_LOWER;
+}
+
+static inline bool in_upper_half(enum ch_class c) /* Lu Lt Lm Lo M */
+{
+    return c >= CH_UPPER && c != CH_LOWER;
+}
+
+/* A word whose second half is not empty: [Lu Lt Lm Lo M]* [Ll Lm Lo M]+ from p. The first half is
+ * greedy, so without a character that is only in the second half it gives back what follows its
+ * last Lm, Lo or M. Returns the end, or 0 when there's no such word; *upper_end is then the end of
+ * the capitals at p (p when there are none). */
+static size_t word_end(struct span t, size_t p, size_t *upper_end)
+{
+    size_t e = p, last = 0, len;
+    while (e < t.n) {
+        enum ch_class c = class_at(t, e, &len);
+        if (c == CH_LOWER) {
+            do {
+                e += len;
+            } while (e < t.n && in_lower_half(class_at(t, e, &len)));
+            return e;
+        }
+        if (!in_upper_half(c))
+            break;
+        e += len;
+        if (c != CH_UPPER)
+            last = e;
+    }
+    *upper_end = e;
+    return last;
+}
+
+/* The end after an optional 's 't 're 've 'm 'll 'd in any case. Case folding makes U+017F (long s,
+ * C5 BF) an s too. */
+static size_t contraction_end(struct span t, size_t i)
+{
+    if (i + 1 >= t.n || t.s[i] != '\'')
+        return i;
+    uint8_t a = t.s[i + 1] | 0x20, b = i + 2 < t.n ? t.s[i + 2] : 0;
+    if (t.s[i + 1] == 0xc5)
+        return b == 0xbf ? i + 3 : i;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd')
+        return i + 2;
+    b |= 0x20;
+    if (((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l'))
+        return i + 3;
+    return i;
+}
+
+/* End of the run of CR, LF and '/' at i. */
+static size_t slashes_end(struct span t, size_t i)
+{
+    while (i < t.n && (t.s[i] == '\r' || t.s[i] == '\n' || t.s[i] == '/'))
+        i++;
+    return i;
+}
+
+/* Blanks at i: up to and with the last line end; else all but the last, which goes with what
+ * follows. */
+static size_t blank_end(struct span t, size_t i)
+{
+    size_t e = i, line_end = 0, before = i, len;
+    while (e < t.n) {
+        enum ch_class c = class_at(t, e, &len);
+        if (c != CH_SPACE && c != CH_NEWLINE)
+            break;
+        before = e;
+        e += len;
+        if (c == CH_NEWLINE)
+            line_end = e;
+    }
+    if (line_end)
+        return line_end;
+    return e == t.n || before == i ? e : before;
+}
+
+/* End of the piece that begins at i < n. */
+static size_t piece_end(struct span t, size_t i)
+{
+    size_t len, upper_end, end;
+    enum ch_class c = class_at(t, i, &len);
+    switch (c) {
+    case CH_UPPER:
+    case CH_LOWER:
+    case CH_OTHER:
+        end = word_end(t, i, &upper_end);
+        return contraction_end(t, end ? end : upper_end);
+    case CH_DIGIT:
+        end = i + len;
+        for (int k = 1; k < 3 && end < t.n && class_at(t, end, &len) == CH_DIGIT; k++)
+            end += len;
+        return end;
+    case CH_NEWLINE:
+        return blank_end(t, i);
+    case CH_PUNCT:
+    case CH_SPACE:
+    case CH_MARK:
+        break;
+    }
+    /* One character that is no letter may lead a word. */
+    size_t next = i + len;
+    end = word_end(t, next, &upper_end);
+    if (end)
+        return contraction_end(t, end);
+    if (c == CH_MARK) { /* is a word by itself, before a capitals-only word is tried */
+        size_t unused;
+        return contraction_end(t, word_end(t, i, &unused));
+    }
+    if (upper_end > next)
+        return contraction_end(t, upper_end);
+    /* Not a word: punctuation, which one U+0020 may lead. */
+    if (c == CH_SPACE) {
+        if (t.s[i] != ' ' || next == t.n || class_at(t, next, &len) != CH_PUNCT)
+            return blank_end(t, i);
+        next += len;
+    }
+    while (next < t.n) {
+        c = class_at(t, next, &len);
+        if (c != CH_PUNCT && c != CH_MARK)
+            break;
+        next += len;
+    }
+    return slashes_end(t, next);
+}
+
+/* ---- the merge ---- */
+
+#define NONE UINT32_MAX /* rank of a pair that is no token */
+
+/* Rank of the bytes s[a, b), NONE when they are no token. */
+static inline uint32_t rank_of(const struct vocab *v, const uint8_t *s, size_t a, size_t b)
+{
+    return (uint32_t)vocab_find(v, s + a, b - a);
+}
+
+enum { SMALL = 64 };
+
+/* Pieces of at most SMALL bytes: parts in an array, the lowest pair by a linear search. out has
+ * room for n ids; returns how many were written. */
+static size_t merge_small(const struct vocab *v, const uint8_t *s, size_t n, int32_t *out)
+{
+    uint8_t at[SMALL + 1];    /* [m + 1] starts of the parts, then n */
+    uint32_t rank[SMALL + 1]; /* [m] of each part joined with its successor */
+    size_t m = n;
+    for (size_t i = 0; i <= n; i++)
+        at[i] = (uint8_t)i;
+    for (size_t i = 0; i + 1 < n; i++)
+        rank[i] = rank_of(v, s, i, i + 2);
+    rank[n - 1] = NONE;
+    for (;;) {
+        size_t best = 0;
+        for (size_t i = 1; i < m; i++)
+            if (rank[i] < rank[best])
+                best = i;
+        if (rank[best] == NONE)
+            break;
+        m--;
+        memmove(at + best + 1, at + best + 2, m - best);
+        memmove(rank + best + 1, rank + best + 2, (m - best - 1) * sizeof rank[0]);
+        rank[best] = best + 1 < m ? rank_of(v, s, at[best], at[best + 2]) : NONE;
+        if (best > 0)
+            rank[best - 1] = rank_of(v, s, at[best - 1], at[best + 1]);
+    }
+    for (size_t i = 0; i < m; i++)
+        out[i] = (int32_t)rank_of(v, s, at[i], at[i + 1]);
+    return m;
+}
+
+/* A long piece: part starts as a bit set, pair ranks by byte position in blocks of BLOCK, and a
+ * binary tree of minima over the blocks whose leftmost smallest leaf is the next pair to merge. */
+enum { BLOCK = 16 };
+
+struct merge {
+    const struct vocab *v;
+    const uint8_t *s;
+    size_t n;
+    size_t n_leaf;   /* blocks, rounded up to a power of two */
+    uint64_t *start; /* [n / 64 + 1] bit i: a part starts at i; bit n is set too */
+    uint32_t *rank;  /* [n_leaf * BLOCK] of the part that starts there with its successor */
+    uint32_t *tree;  /* [2 * n_leaf] node 1 is the root, i has children 2i and 2i + 1 */
+};
+
+static size_t next_start(const struct merge *g, size_t i)
+{
+    size_t w = ++i / 64;
+    uint64_t bits = g->start[w] >> i % 64;
+    if (bits)
+        return i + (size_t)__builtin_ctzll(bits);
+    while (!g->start[++w])
+        ;
+    return w * 64 + (size_t)__builtin_ctzll(g->start[w]);
+}
+
+static size_t prev_start(const struct merge *g, size_t i)
+{
+    size_t w = --i / 64;
+    uint64_t bits = g->start[w] << (63 - i % 64);
+    if (bits)
+        return i - (size_t)__builtin_clzll(bits);
+    while (!g->start[--w])
+        ;
+    return w * 64 + 63 - (size_t)__builtin_clzll(g->start[w]);
+}
+
+static uint32_t block_min(const uint32_t *rank)
+{
+    uint32_t m = rank[0];
+    for (int i = 1; i < BLOCK; i++)
+        m = rank[i] < m ? rank[i] : m;
+    return m;
+}
+
+static void set_rank(struct merge *g, size_t i, uint32_t rank)
+{
+    g->rank[i] = rank;
+    size_t node = g->n_leaf + i / BLOCK;
+    uint32_t m = block_min(g->rank + i / BLOCK * BLOCK);
+    while (g->tree[node] != m) {
+        g->tree[node] = m;
+        if (node == 1)
+            break;
+        uint32_t sibling = g->tree[node ^ 1];
+        m = sibling < m ? sibling : m;
+        node /= 2;
+    }
+}
+
+/* Position of the lowest pair, the leftmost of equals. The tree isn't empty. */
+static size_t lowest(const struct merge *g)
+{
+    uint32_t rank = g->tree[1];
+    size_t node = 1;
+    while (node < g->n_leaf)
+        node = 2 * node + (g->tree[2 * node] != rank);
+    size_t i = (node - g->n_leaf) * BLOCK;
+    while (g->rank[i] != rank)
+        i++;
+    return i;
+}
+
+static void merge_all(struct merge *g)
+{
+    memset(g->start, 0xff, (g->n / 64 + 1) * sizeof *g->start);
+    for (size_t i = 0; i < g->n_leaf * BLOCK; i++)
+        g->rank[i] = i + 1 < g->n ? rank_of(g->v, g->s, i, i + 2) : NONE;
+    for (size_t i = 0; i < g->n_leaf; i++)
+        g->tree[g->n_leaf + i] = block_min(g->rank + i * BLOCK);
+    for (size_t i = g->n_leaf; i-- > 1;)
+        g->tree[i] = g->tree[2 * i] < g->tree[2 * i + 1] ? g->tree[2 * i] : g->tree[2 * i + 1];
+    while (g->tree[1] != NONE) {
+        size_t a = lowest(g), b = next_start(g, a), c = next_start(g, b);
+        g->start[b / 64] &= ~((uint64_t)1 << b % 64);
+        set_rank(g, b, NONE);
+        set_rank(g, a, c < g->n ? rank_of(g->v, g->s, a, next_start(g, c)) : NONE);
+        if (a > 0) {
+            size_t before = prev_start(g, a);
+            set_rank(g, before, rank_of(g->v, g->s, before, c));
+        }
+    }
+}
+
+static status merge_large(const struct vocab *v, const uint8_t *s, size_t n, struct ids *t)
+{
+    status st = OK;
+    struct merge g = {.v = v, .s = s, .n = n, .n_leaf = 1};
+    while (g.n_leaf * BLOCK < n)
+        g.n_leaf *= 2;
+    g.start = mem_array(n / 64 + 1, sizeof *g.start);
+    g.rank = mem_array(g.n_leaf * BLOCK, sizeof *g.rank);
+    g.tree = mem_array(2 * g.n_leaf, sizeof *g.tree);
+    if (!g.start || !g.rank || !g.tree)
+        TRY(E_NOMEM);
+    merge_all(&g);
+    for (size_t a = 0, b; a < n; a = b) {
+        b = next_start(&g, a);
+        ids_put(t, (int32_t)rank_of(v, s, a, b));
+    }
+    st = t->st;
+out:
+    mem_free(g.start);
+    mem_free(g.rank);
+    mem_free(g.tree);
+    return st;
+}
+
+/* ---- encode ---- */
+
+/* The whole-piece lookup; `left` bytes are readable from s. */
+static inline int32_t find_piece(const struct vocab *v, const uint8_t *s, size_t n, size_t left)
+{
+    if (n > VOCAB_SHORT_MAX || left < 8)
+        return vocab_find(v, s, n);
+    uint64_t key; /* one load, whatever the length */
+    memcpy(&key, s, 8);
+    return vocab_find_short(v, key & UINT64_MAX >> (64 - 8 * n), n);
+}
+
+/* Text without special tokens. */
+static status encode_plain(const struct vocab *v, struct span text, struct ids *t)
+{
+    status st = OK;
+    for (size_t i = 0, end; i < text.n; i = end) {
+        end = piece_end(text, i);
+        size_t n = end - i;
+        if (!ids_room(t, 1))
+            return t->st;
+        int32_t id = find_piece(v, text.s + i, n, text.n - i);
+        if (id >= 0) {
+            t->v[t->n++] = id;
+        } else if (n <= SMALL) {
+            int32_t out[SMALL];
+            ids_append(t, out, merge_small(v, text.s + i, n, out));
+            TRY(t->st);
+        } else {
+            TRY(merge_large(v, text.s + i, n, t));
+        }
+    }
+out:
+    return st;
+}
+
+/* The special token at s, the longest if several fit: its id, else -1. */
+static int32_t special_at(const struct vocab *v, const uint8_t *s, size_t left, size_t *n)
+{
+    if (!(v->special_first[s[0] / 64] >> s[0] % 64 & 1))
+        return -1;
+    uint64_t lens = v->special_len;
+    while (lens) {
+        *n = 64 - (size_t)__builtin_clzll(lens);
+        lens &= ~((uint64_t)1 << (*n - 1));
+        int32_t id = *n <= left ? vocab_find_special(v, s, *n) : -1;
+        if (id >= 0)
+            return id;
+    }
+    return -1;
+}
+
+static status encode_marked(const struct vocab *v, struct span text, enum special_mode mode,
+                            struct ids *t, struct err *e)
+{
+    status st = OK;
+    size_t from = 0;
+    for (size_t i = 0, n; i < text.n;) {
+        int32_t id = special_at(v, text.s + i, text.n - i, &n);
+        if (id < 0) {
+            i++;
+            continue;
+        }
+        if (mode == SPECIAL_ERROR)
+            return err_set(e, E_INPUT, "the text contains the special token %.*s at byte %zu",
+                           (int)n, (const char *)text.s + i, i);
+        TRY(encode_plain(v, (struct span){text.s + from, i - from}, t));
+        ids_put(t, id);
+        TRY(t->st);
+        from = i += n;
+    }
+    TRY(encode_plain(v, (struct span){text.s + from, text.n - from}, t));
+out:
+    return st;
+}
+
+status o200k_encode(const struct vocab *v, const char *text, size_t n, enum special_mode mode,
+                    struct ids *t, struct err *e)
+{
+    if (n > INT_MAX)
+        return err_set(e, E_LIMIT, "a text of %zu bytes is too long to encode", n);
+    size_t valid = utf8_valid(text, n);
+    if (valid < n)
+        return err_set(e, E_INPUT, "the text is not valid UTF-8 at byte %zu", valid);
+    size_t before = t->n;
+    struct span all = {(const uint8_t *)text, n};
+    status st = mode == SPECIAL_TEXT ? encode_plain(v, all, t) : encode_marked(v, all, mode, t, e);
+    if (st == OK)
+        return OK;
+    t->n = before;
+    if (st == E_LIMIT)
+        err_set(e, st, "the text has more than %zu tokens", t->max - before);
+    else if (st == E_NOMEM)
+        err_set(e, st, "out of memory encoding %zu bytes of text", n);
+    return st;
+}
+
+status o200k_decode(const struct vocab *v, const int32_t *ids, size_t n, struct buf *out,
+                    struct err *e)
+{
+    size_t before = out->n;
+    for (size_t i = 0; i < n; i++) {
+        size_t len;
+        const uint8_t *p = vocab_bytes(v, ids[i], &len);
+        if (!p) {
+            out->n = before;
+            return err_set(e, E_INPUT, "%d is no token of this vocabulary", (int)ids[i]);
+        }
+        buf_put(out, p, len);
+    }
+    status st = buf_status(out);
+    return st == OK ? OK : err_set(e, st, "cannot decode %zu tokens: %s", n, err_name(st));
+}
