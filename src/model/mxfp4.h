@@ -19,7 +19,8 @@ enum mx_scale_rule {
 /* n_block blocks -> [n_block * 32] floats, exact. */
 void mxfp4_unpack(const uint8_t *blocks, const uint8_t *scales, size_t n_block, float *out);
 
-/* [n_block * 32] finite floats -> codes and scales; nearest code, ties to even. */
+/* [n_block * 32] finite floats -> codes and scales; nearest code, half-way to the smaller
+ * magnitude, zero always code 0 (as gguf's encoder does). */
 void mxfp4_pack(const float *in, size_t n_block, enum mx_scale_rule, uint8_t *blocks,
                 uint8_t *scales);
 

@@ -28,6 +28,7 @@ struct spec {
     int d_model, d_ff;               /* multiples of 32 */
     int n_head, n_kv_head, d_head;   /* n_head a multiple of n_kv_head; d_head even */
     int n_vocab;
+    bool tied;                    /* the unembedding is the embedding (tie_word_embeddings) */
     int window;                   /* keys a sliding layer sees, itself included */
     bool sliding[SPEC_MAX_LAYER]; /* per layer; the released models: even layers */
     int n_ctx;                    /* most positions */
@@ -46,6 +47,10 @@ struct spec {
 /* Fills *s from a parsed config.json of either layout. E_FORMAT with the key at fault in `param`.
  */
 MUST_USE status spec_from_json(const struct json *config, struct spec *s, struct err *e);
+
+/* Takes eos, bos and pad from a parsed generation_config.json; absent keys change nothing. */
+MUST_USE status spec_read_generation(const struct json *generation_config, struct spec *s,
+                                     struct err *e);
 
 /* The released shapes by name: "gpt-oss-20b", "gpt-oss-120b" ("openai/" prefix and "gpt-oss:20b"
  * accepted). NULL for any other name. */
