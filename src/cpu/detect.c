@@ -1,0 +1,110 @@
+/* Which instruction sets may run here, and the kernel table built from them. */
+#include "cpu/kern.h"
+
+#include "base/num.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+float kern_e8m0[256];
+_Alignas(64) uint16_t kern_mx_bf16[256][32];
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static uint64_t xcr0(void)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+/* The bits that FLAGS_kern_avx2 and FLAGS_kern_avx512 of the Makefile let the compiler use, all of
+ * them (Intel SDM volume 2, CPUID leaves 1 and 7), and the registers that the system saves. */
+static unsigned detect(void)
+{
+    unsigned a, b, c, d, flags = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return 0;
+    uint64_t saved = xcr0();
+    if ((saved & 6) != 6 || !(c & bit_AVX) || !(c & bit_FMA) || !(c & bit_F16C))
+        return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2))
+        return 0;
+    flags |= CPU_AVX2;
+    unsigned need = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
+    if ((saved & 0xe6) != 0xe6 || (b & need) != need || !(c & bit_AVX512VBMI) ||
+        !(c & bit_AVX512VNNI))
+        return flags;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16))
+        flags |= CPU_AVX512;
+    return flags;
+}
+#elif defined(__aarch64__)
+/* Advanced SIMD is part of every AArch64 processor that Linux runs on. */
+static unsigned detect(void)
+{
+    return CPU_NEON;
+}
+#else
+static unsigned detect(void)
+{
+    return 0;
+}
+#endif
+
+status cpu_flags(unsigned *flags, struct err *e)
+{
+    static const struct {
+        const char *name;
+        unsigned allowed, needed;
+    } mask[] = {
+        {"c", 0, 0},
+        {"avx2", CPU_AVX2, CPU_AVX2},
+        {"avx512", CPU_AVX2 | CPU_AVX512, CPU_AVX512},
+        {"neon", CPU_NEON, CPU_NEON},
+    };
+    unsigned have = detect();
+    *flags = have;
+    const char *want = getenv("GLOSS_CPU");
+    if (!want || !*want)
+        return OK;
+    for (size_t i = 0; i < sizeof mask / sizeof *mask; i++) {
+        if (strcmp(want, mask[i].name) != 0)
+            continue;
+        if ((have & mask[i].needed) != mask[i].needed)
+            return err_param(e, E_DEVICE, "GLOSS_CPU", "GLOSS_CPU=%s: this processor lacks it",
+                             want);
+        *flags = have & mask[i].allowed;
+        return OK;
+    }
+    return err_param(e, E_INPUT, "GLOSS_CPU", "GLOSS_CPU=%.20s: must be c, avx2, avx512 or neon",
+                     want);
+}
+
+static void fill_tables(void)
+{
+    for (int s = 0; s < 256; s++) {
+        kern_e8m0[s] = e8m0_f32((uint8_t)s);
+        for (int i = 0; i < 32; i++)
+            kern_mx_bf16[s][i] = f32_bf16(e2m1_f32[i & 15] * kern_e8m0[s]);
+    }
+}
+
+void cpu_kern_init(struct cpu_kern *k, unsigned flags)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill_tables);
+    kern_c_init(k);
+#if defined(__x86_64__)
+    if (flags & CPU_AVX2)
+        kern_avx2_init(k);
+    if (flags & CPU_AVX512)
+        kern_avx512_init(k);
+#elif defined(__aarch64__)
+    if (flags & CPU_NEON)
+        kern_neon_init(k);
+#else
+    (void)flags;
+#endif
+}

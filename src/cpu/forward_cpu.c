@@ -1,0 +1,847 @@
+/* The CPU backend: the forward pass of ref/forward_ref.c on the kernels of kern.h.
+ *
+ * Owns the key/value pages, the scratch memory and the worker threads; borrows the weights. One
+ * step is one pool_run: every worker walks through all layers (run_step below is the model), and
+ * barriers stand where a phase reads what other workers wrote:
+ *
+ *     norm, q k v, rope, cache | attention | o, residual | norm, router | gate up, swiglu |
+ *     down, combine, residual
+ *
+ * Work is split statically, by heads, rows or outputs. Every element is computed by one worker
+ * with the order of additions that kern.h promises, so the number of workers, the other rows of the
+ * batch and the cuts between steps change nothing, not a bit. With few rows each worker norms
+ * and routes all of them for itself: that costs less than a barrier.
+ *
+ * Arithmetic. The residual, norms, router, softmax, rotation and combination are float32. Inputs of
+ * the other matrix products are float32 or rounded to bf16 (`struct acts`), keys and values are
+ * stored likewise. Sums are float32.
+ *
+ * Page layout: [layer of the pool][key head][keys [d_head, page_tok], values [page_tok, d_head]].
+ *
+ * kv_init allocates everything; step allocates nothing. Called by the engine (or a test), by one
+ * thread at a time. Does not check what backend.h makes the engine promise beyond memory safety.
+ */
+#include "cpu/kern.h"
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "base/pool.h"
+#include "model/backend.h"
+#include "model/rope.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdatomic.h>
+
+enum {
+    SMALL_ROWS = 4, /* up to so many rows each worker norms all of them for itself */
+    SMALL_ROUTER =
+        1 << 14,          /* router weights (and as many floats) that are cheaper than a barrier */
+    OUT_UNIT = 16,        /* outputs are shared out in multiples of this */
+    PAIR_CHUNK = 64,      /* gate/up pairs computed before their SwiGLU: they stay in L1 */
+    ATTN_ROWS = 16,       /* rows that walk over a sequence's pages together */
+    DOWN_FLOATS = 1 << 17 /* a worker's buffer for the experts' outputs: half a megabyte */
+};
+
+/* Rows ready for the products: [n, n_in] each, in the forms that this checkpoint's matrices need.
+ */
+struct acts {
+    float *f;    /* exact (ARITH_F32) or rounded to bf16; NULL when no product wants it */
+    uint16_t *h; /* bf16, for the *_bf16 kernels; NULL when no product wants it */
+    size_t ld;   /* elements per row */
+};
+
+/* One worker's own memory. R = max_rows, K = n_active, E = n_expert. */
+struct scratch {
+    float *norm_f;          /* [SMALL_ROWS, d_model] */
+    struct acts norm;       /* [SMALL_ROWS, d_model] */
+    float *router_v;        /* [SMALL_ROWS, E] */
+    float *head;            /* [R, d_head] a key or value head before it goes to the cache */
+    float *attn_m, *attn_l; /* [ATTN_ROWS, heads per key head] */
+    float *attn_acc;        /* [ATTN_ROWS, heads per key head, d_head] */
+    float *pair;            /* [R, 2 * PAIR_CHUNK] */
+    float *swiglu;          /* [PAIR_CHUNK] */
+    float *down;            /* [n_down] */
+    void *tmp;              /* struct mul's */
+    /* Routing of all rows; every worker computes the same. A slot is a (row, expert) pair; slots
+     * are numbered expert by expert, so an expert's rows lie together. */
+    int32_t *expert;   /* [R, K] */
+    float *weight;     /* [R, K] */
+    int32_t *slot;     /* [R, K] slot of the row's j-th expert */
+    int32_t *slot_row; /* [R * K] */
+    int32_t *first;    /* [E + 1] first slot of each expert */
+};
+
+struct kv_pool {
+    int n_layer; /* layers that use this pool */
+    size_t page_bytes;
+    int n_page;
+    uint8_t *p; /* [n_page, page_bytes], from calloc: pages cost memory once used */
+};
+
+struct cpu {
+    struct backend base;
+    const struct weights *w;
+    struct cpu_kern k;
+    struct pool *pool;
+    enum arith arith;
+    bool need_f, need_h; /* forms of struct acts in use */
+    bool need_tmp;       /* MXFP4 present */
+    double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
+    int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
+
+    bool ready;
+    struct kv_plan plan;
+    struct kv_pool full, window;
+    size_t n_down;
+    void *block;                      /* all that follows */
+    float *x;                         /* [R, d_model] residual */
+    float *cos, *sin;                 /* [R, d_head/2] */
+    float *norm_f;                    /* [R, d_model] */
+    struct acts norm;                 /* [R, d_model] */
+    float *q;                         /* [R, n_head * d_head] */
+    struct acts attn;                 /* [R, n_head * d_head] */
+    float *router_v;                  /* [R, E] */
+    struct acts ff;                   /* [R * K, d_ff], by slot */
+    float *logits;                    /* [max_logit_rows, n_vocab] */
+    struct batch_seq const **row_seq; /* [R] */
+    int32_t *row_pos;                 /* [R] */
+    struct scratch *scratch;          /* [workers] */
+
+    const struct batch *b; /* of the running step */
+    atomic_int bad;        /* first wanted logit row with NaN or Inf, or INT_MAX */
+};
+
+/* ---- products ---------------------------------------------------------------------------- */
+
+/* Does ARITH_BF16 feed this kind of matrix with bf16 rows (else with rounded floats)? */
+static bool wants_h(const struct cpu *c, bool mx, enum dtype t)
+{
+    return c->arith == ARITH_BF16 && c->k.bf16_dot && (mx || t == DT_BF16);
+}
+
+/* Stores n elements at (row, col) in the forms in use, rounding as the arithmetic says. */
+static void acts_put(const struct cpu *c, const struct acts *a, size_t row, size_t col,
+                     const float *v, int n)
+{
+    size_t at = row * a->ld + col;
+    if (a->h)
+        c->k.to_bf16(v, n, a->h + at);
+    if (a->f && c->arith == ARITH_BF16)
+        c->k.round_bf16(v, n, a->f + at);
+    else if (a->f)
+        memcpy(a->f + at, v, (size_t)n * sizeof *v);
+}
+
+static struct acts acts_at(const struct acts *a, size_t row)
+{
+    return (struct acts){
+        .f = a->f ? a->f + row * a->ld : NULL, .h = a->h ? a->h + row * a->ld : NULL, .ld = a->ld};
+}
+
+/* Where a product's rows come from and go to; the callers fill these, the two functions below
+ * add the weights. Outputs [o0, o1) go to y[i * ld_y + (o - o0)]. */
+struct io {
+    const struct acts *x;
+    const int32_t *row; /* NULL: 0 .. n_row-1 */
+    int n_row;
+    const float *bias; /* of output 0 */
+    float *y;
+    size_t ld_y;
+    bool add;
+    void *tmp;
+};
+
+static struct mul mul_of(const struct io *io, bool h, int n_in, int o0, int o1)
+{
+    return (struct mul){.n_out = o1 - o0,
+                        .n_in = n_in,
+                        .x = h ? (const void *)io->x->h : io->x->f,
+                        .ld_x = io->x->ld,
+                        .row = io->row,
+                        .n_row = io->n_row,
+                        .bias = io->bias ? io->bias + o0 : NULL,
+                        .y = io->y,
+                        .ld_y = io->ld_y,
+                        .add = io->add,
+                        .tmp = io->tmp};
+}
+
+static void mul_mat(const struct cpu *c, const struct mat *w, int o0, int o1, const struct io *io)
+{
+    bool h = wants_h(c, false, w->dtype);
+    struct mul m = mul_of(io, h, w->n_in, o0, o1);
+    m.w = (const uint8_t *)w->p + (size_t)o0 * (size_t)w->n_in * dtype_size(w->dtype);
+    if (h)
+        c->k.mul_bf16(&m);
+    else
+        c->k.mul_f32[w->dtype](&m);
+}
+
+static void mul_expert(const struct cpu *c, const struct expert_mat *w, int e, int o0, int o1,
+                       const struct io *io)
+{
+    bool mx = w->layout == EXPERT_MXFP4;
+    bool h = wants_h(c, mx, w->dtype) && w->layout != EXPERT_IN_MAJOR;
+    struct mul m = mul_of(io, h, w->n_in, o0, o1);
+    size_t n_block = (size_t)w->n_in / 32;
+    switch (w->layout) {
+    case EXPERT_MXFP4:
+        m.w = w->blocks[e] + (size_t)o0 * n_block * 16;
+        m.scale = w->scales[e] + (size_t)o0 * n_block;
+        if (h)
+            c->k.mul_mx_bf16(&m);
+        else
+            c->k.mul_mx_f32(&m);
+        break;
+    case EXPERT_OUT_MAJOR:
+        m.w = w->blocks[e] + (size_t)o0 * (size_t)w->n_in * dtype_size(w->dtype);
+        if (h)
+            c->k.mul_bf16(&m);
+        else
+            c->k.mul_f32[w->dtype](&m);
+        break;
+    case EXPERT_IN_MAJOR:
+        m.w = w->blocks[e] + (size_t)o0 * dtype_size(w->dtype);
+        m.ld_w = (size_t)w->n_out;
+        c->k.mul_in[w->dtype](&m);
+        break;
+    }
+}
+
+/* ---- the phases of a layer --------------------------------------------------------------- */
+
+/* Norms rows of x. Few rows: all of them into the worker's own memory. Many: each worker its part,
+ * into the common memory, and a barrier. rows[n] selects (NULL: all); *f and *a receive the result.
+ */
+static void norm_rows(struct cpu *c, int t, const float *w, const int32_t *rows, int n,
+                      const float **f, const struct acts **a)
+{
+    const struct spec *s = &c->w->spec;
+    bool own = n <= SMALL_ROWS;
+    float *out = own ? c->scratch[t].norm_f : c->norm_f;
+    *a = own ? &c->scratch[t].norm : &c->norm;
+    *f = out;
+    int lo = 0, hi = n;
+    if (!own)
+        pool_split(n, 1, t, pool_size(c->pool), &lo, &hi);
+    for (int i = lo; i < hi; i++) {
+        size_t r = (size_t)(rows ? rows[i] : i), d = (size_t)s->d_model;
+        c->k.rmsnorm(c->x + r * d, w, s->d_model, s->norm_eps, out + (size_t)i * d);
+        acts_put(c, *a, (size_t)i, 0, out + (size_t)i * d, s->d_model);
+    }
+    if (!own)
+        pool_sync(c->pool);
+}
+
+/* The keys of one head in one page; its values follow. */
+static uint8_t *page_head(const struct cpu *c, const struct kv_pool *kv, int page, int layer,
+                          int head)
+{
+    const struct spec *s = &c->w->spec;
+    size_t one = kv->page_bytes / ((size_t)kv->n_layer * (size_t)s->n_kv_head);
+    return kv->p + (size_t)page * kv->page_bytes +
+           ((size_t)c->pool_layer[layer] * (size_t)s->n_kv_head + (size_t)head) * one;
+}
+
+/* Puts one head of every row into the cache: keys transposed, values as rows. */
+static void cache_put(struct cpu *c, int layer, int head, const float *v, bool is_key)
+{
+    const struct spec *s = &c->w->spec;
+    bool sliding = s->sliding[layer];
+    const struct kv_pool *kv = sliding ? &c->window : &c->full;
+    size_t n_tok = (size_t)c->plan.page_tok, d = (size_t)s->d_head;
+    for (int r = 0; r < c->b->n_row; r++, v += d) {
+        const struct batch_seq *q = c->row_seq[r];
+        size_t pos = (size_t)c->row_pos[r], slot = pos % n_tok;
+        int page = (sliding ? q->window : q->full)[pos / n_tok];
+        uint8_t *p = page_head(c, kv, page, layer, head);
+        if (c->arith == ARITH_F32) {
+            float *f = (float *)(void *)p;
+            if (!is_key)
+                memcpy(f + n_tok * d + slot * d, v, d * sizeof *v);
+            else
+                for (size_t i = 0; i < d; i++)
+                    f[i * n_tok + slot] = v[i];
+        } else {
+            uint16_t *h = (uint16_t *)(void *)p;
+            if (!is_key)
+                c->k.to_bf16(v, s->d_head, h + n_tok * d + slot * d);
+            else
+                for (size_t i = 0; i < d; i++)
+                    h[i * n_tok + slot] = f32_bf16(v[i]);
+        }
+    }
+}
+
+/* Queries, keys and values of all rows; a worker takes whole heads. */
+static void phase_qkv(struct cpu *c, int t, int layer)
+{
+    const struct spec *s = &c->w->spec;
+    const struct layer *l = &c->w->layer[layer];
+    int n_row = c->b->n_row, d = s->d_head, half = d / 2, lo, hi;
+    const float *f;
+    const struct acts *x;
+    norm_rows(c, t, l->attn_norm, NULL, n_row, &f, &x);
+    pool_split(s->n_head + 2 * s->n_kv_head, 1, t, pool_size(c->pool), &lo, &hi);
+    for (int i = lo; i < hi; i++) {
+        int kind = i < s->n_head ? 0 : i < s->n_head + s->n_kv_head ? 1 : 2;
+        int head = kind == 0 ? i : (i - s->n_head) % s->n_kv_head;
+        const struct mat *w = kind == 0 ? &l->q : kind == 1 ? &l->k : &l->v;
+        const float *bias = kind == 0 ? l->bq : kind == 1 ? l->bk : l->bv;
+        float *y = kind == 0 ? c->q + head * d : c->scratch[t].head;
+        size_t ld = kind == 0 ? (size_t)s->n_head * (size_t)d : (size_t)d;
+        mul_mat(c, w, head * d, (head + 1) * d,
+                &(struct io){.x = x, .n_row = n_row, .bias = bias, .y = y, .ld_y = ld});
+        float scale = kind == 0 ? 1.0f / sqrtf((float)d) : 1.0f;
+        for (int r = 0; r < n_row && kind != 2; r++)
+            c->k.rope(y + (size_t)r * ld, c->cos + r * half, c->sin + r * half, half, scale);
+        if (kind != 0)
+            cache_put(c, layer, head, y, kind == 1);
+    }
+}
+
+/* Rows [r0, r0 + n) of one sequence, the query heads of one key head: the rows walk over the pages
+ * together, so a page is in L1 when the second row needs it. */
+static void attend(struct cpu *c, int t, int layer, int head, const struct batch_seq *q, int r0,
+                   int n)
+{
+    const struct spec *s = &c->w->spec;
+    struct scratch *sc = &c->scratch[t];
+    bool sliding = s->sliding[layer];
+    const struct kv_pool *kv = sliding ? &c->window : &c->full;
+    const int32_t *table = sliding ? q->window : q->full;
+    int n_q = s->n_head / s->n_kv_head, n_tok = c->plan.page_tok, d = s->d_head;
+    size_t q_at = (size_t)(head * n_q) * (size_t)d, ld = (size_t)s->n_head * (size_t)d;
+    size_t state = (size_t)n_q * (size_t)d;
+    size_t values = (size_t)n_tok * (size_t)d * (c->arith == ARITH_F32 ? 4 : 2);
+    for (int i = 0; i < n; i++) {
+        for (int h = 0; h < n_q; h++) {
+            sc->attn_m[i * n_q + h] = c->w->layer[layer].sinks[head * n_q + h];
+            sc->attn_l[i * n_q + h] = 1.0f;
+        }
+    }
+    memset(sc->attn_acc, 0, (size_t)n * state * sizeof(float));
+    int pos0 = c->row_pos[r0], window = sliding ? s->window : INT_MAX;
+    int first = max_int(0, pos0 - (window - 1)) / n_tok;
+    for (int page = first; page <= (pos0 + n - 1) / n_tok; page++) {
+        const uint8_t *k = page_head(c, kv, table[page], layer, head);
+        for (int i = 0; i < n; i++) {
+            int lo = max_int(0, pos0 + i - (window - 1)) - page * n_tok;
+            int hi = pos0 + i + 1 - page * n_tok;
+            struct attn a = {.q = c->q + (size_t)(r0 + i) * ld + q_at,
+                             .k = k,
+                             .v = k + values,
+                             .n_q = n_q,
+                             .d_head = d,
+                             .page_tok = n_tok,
+                             .lo = max_int(lo, 0),
+                             .hi = min_int(hi, n_tok),
+                             .m = sc->attn_m + i * n_q,
+                             .l = sc->attn_l + i * n_q,
+                             .acc = sc->attn_acc + (size_t)i * state};
+            if (a.lo >= a.hi)
+                continue;
+            if (c->arith == ARITH_F32)
+                c->k.attn_f32(&a);
+            else
+                c->k.attn_bf16(&a);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        float *acc = sc->attn_acc + (size_t)i * state;
+        for (int h = 0; h < n_q; h++)
+            for (int j = 0; j < d; j++)
+                acc[h * d + j] /= sc->attn_l[i * n_q + h];
+        acts_put(c, &c->attn, (size_t)(r0 + i), q_at, acc, (int)state);
+    }
+}
+
+static void phase_attention(struct cpu *c, int t, int layer)
+{
+    const struct spec *s = &c->w->spec;
+    int unit = 0, n_t = pool_size(c->pool);
+    for (int i = 0; i < c->b->n_seq; i++) {
+        const struct batch_seq *q = &c->b->seq[i];
+        for (int r = 0; r < q->n_row; r += ATTN_ROWS)
+            for (int head = 0; head < s->n_kv_head; head++)
+                if (unit++ % n_t == t)
+                    attend(c, t, layer, head, q, q->row0 + r, min_int(ATTN_ROWS, q->n_row - r));
+    }
+}
+
+static void phase_out(struct cpu *c, int t, int layer)
+{
+    const struct layer *l = &c->w->layer[layer];
+    int lo, hi;
+    pool_split(l->o.n_out, OUT_UNIT, t, pool_size(c->pool), &lo, &hi);
+    if (lo < hi)
+        mul_mat(c, &l->o, lo, hi,
+                &(struct io){.x = &c->attn,
+                             .n_row = c->b->n_row,
+                             .bias = l->bo,
+                             .y = c->x + lo,
+                             .ld_y = (size_t)l->o.n_out,
+                             .add = true});
+}
+
+/* Chooses the experts of every row and numbers the slots; each worker for itself. */
+static void route(struct cpu *c, int t, const float *v)
+{
+    const struct spec *s = &c->w->spec;
+    struct scratch *sc = &c->scratch[t];
+    int n_row = c->b->n_row, k = s->n_active, n_slot = n_row * k;
+    for (int r = 0; r < n_row; r++)
+        c->k.topk(v + (size_t)r * (size_t)s->n_expert, s->n_expert, k, sc->expert + r * k,
+                  sc->weight + r * k);
+    memset(sc->first, 0, ((size_t)s->n_expert + 1) * sizeof *sc->first);
+    for (int i = 0; i < n_slot; i++)
+        sc->first[sc->expert[i] + 1]++;
+    for (int e = 0; e < s->n_expert; e++)
+        sc->first[e + 1] += sc->first[e];
+    /* Counting sort: first[e] runs through its group and ends at the next group's start... */
+    for (int i = 0; i < n_slot; i++) {
+        sc->slot[i] = sc->first[sc->expert[i]]++;
+        sc->slot_row[sc->slot[i]] = i / k;
+    }
+    /* ... so shifting by one expert restores the starts. */
+    for (int e = s->n_expert; e > 0; e--)
+        sc->first[e] = sc->first[e - 1];
+    sc->first[0] = 0;
+}
+
+/* Norm and router; *x receives the normed rows. */
+static void phase_router(struct cpu *c, int t, int layer, const struct acts **x)
+{
+    const struct spec *s = &c->w->spec;
+    const struct layer *l = &c->w->layer[layer];
+    const float *f;
+    int n_row = c->b->n_row, lo = 0, hi = s->n_expert;
+    norm_rows(c, t, l->mlp_norm, NULL, n_row, &f, x);
+    bool own = n_row <= SMALL_ROWS && (int64_t)s->n_expert * s->d_model <= SMALL_ROUTER;
+    float *v = own ? c->scratch[t].router_v : c->router_v;
+    if (!own)
+        pool_split(s->n_expert, 1, t, pool_size(c->pool), &lo, &hi);
+    struct mul m = {.w = l->router + (size_t)lo * (size_t)s->d_model,
+                    .n_out = hi - lo,
+                    .n_in = s->d_model,
+                    .x = f,
+                    .ld_x = (size_t)s->d_model,
+                    .n_row = n_row,
+                    .bias = l->b_router + lo,
+                    .y = v + lo,
+                    .ld_y = (size_t)s->n_expert};
+    if (lo < hi)
+        c->k.mul_f32[DT_F32](&m);
+    if (!own)
+        pool_sync(c->pool);
+    route(c, t, v);
+}
+
+static void phase_gate_up(struct cpu *c, int t, int layer, const struct acts *x)
+{
+    const struct spec *s = &c->w->spec;
+    const struct layer *l = &c->w->layer[layer];
+    struct scratch *sc = &c->scratch[t];
+    int lo, hi;
+    pool_split(s->d_ff, OUT_UNIT / 2, t, pool_size(c->pool), &lo, &hi);
+    for (int e = 0; e < s->n_expert; e++) {
+        int slot0 = sc->first[e], n = sc->first[e + 1] - slot0;
+        for (int j = lo; j < hi && n > 0; j += PAIR_CHUNK) {
+            int n_pair = min_int(PAIR_CHUNK, hi - j);
+            mul_expert(c, &l->gate_up, e, 2 * j, 2 * (j + n_pair),
+                       &(struct io){.x = x,
+                                    .row = sc->slot_row + slot0,
+                                    .n_row = n,
+                                    .bias = l->b_gate_up + (size_t)e * 2 * (size_t)s->d_ff,
+                                    .y = sc->pair,
+                                    .ld_y = 2 * PAIR_CHUNK,
+                                    .tmp = sc->tmp});
+            for (int i = 0; i < n; i++) {
+                c->k.swiglu(sc->pair + (size_t)i * 2 * PAIR_CHUNK, n_pair, s->swiglu_alpha,
+                            s->swiglu_limit, sc->swiglu);
+                acts_put(c, &c->ff, (size_t)(slot0 + i), (size_t)j, sc->swiglu, n_pair);
+            }
+        }
+    }
+}
+
+/* A worker's outputs of all experts, then their weighted sum into the residual, in the order in
+ * which the row ranked its experts. */
+static void phase_down(struct cpu *c, int t, int layer)
+{
+    const struct spec *s = &c->w->spec;
+    const struct layer *l = &c->w->layer[layer];
+    struct scratch *sc = &c->scratch[t];
+    int n_row = c->b->n_row, k = s->n_active, lo, hi;
+    pool_split(s->d_model, OUT_UNIT, t, pool_size(c->pool), &lo, &hi);
+    int chunk = (int)(c->n_down / (size_t)(n_row * k)) / OUT_UNIT * OUT_UNIT;
+    for (int o = lo; o < hi; o += chunk) {
+        int n = min_int(chunk, hi - o);
+        for (int e = 0; e < s->n_expert; e++) {
+            int slot0 = sc->first[e], n_slot = sc->first[e + 1] - slot0;
+            if (n_slot == 0)
+                continue;
+            struct acts x = acts_at(&c->ff, (size_t)slot0);
+            mul_expert(c, &l->down, e, o, o + n,
+                       &(struct io){.x = &x,
+                                    .n_row = n_slot,
+                                    .bias = l->b_down + (size_t)e * (size_t)s->d_model,
+                                    .y = sc->down + (size_t)slot0 * (size_t)n,
+                                    .ld_y = (size_t)n,
+                                    .tmp = sc->tmp});
+        }
+        for (int r = 0; r < n_row; r++)
+            c->k.combine(c->x + (size_t)r * (size_t)s->d_model + o, n, sc->down, (size_t)n,
+                         sc->slot + r * k, sc->weight + r * k, k);
+    }
+}
+
+/* ---- the step ---------------------------------------------------------------------------- */
+
+static void phase_embed(struct cpu *c, int t)
+{
+    const struct spec *s = &c->w->spec;
+    int half = s->d_head / 2, lo, hi;
+    pool_split(c->b->n_row, 1, t, pool_size(c->pool), &lo, &hi);
+    for (int r = lo; r < hi; r++) {
+        mat_row(&c->w->embed, c->b->tok[r], c->x + (size_t)r * (size_t)s->d_model);
+        rope_row(s, c->inv, c->rope_factor, c->row_pos[r], c->cos + r * half, c->sin + r * half);
+    }
+}
+
+static bool finite_all(const float *v, int n)
+{
+    uint32_t bad = 0;
+    for (int i = 0; i < n; i++)
+        bad |= (f32_bits(v[i]) & 0x7f800000) == 0x7f800000;
+    return !bad;
+}
+
+static void phase_logits(struct cpu *c, int t)
+{
+    const struct spec *s = &c->w->spec;
+    int n = c->b->n_logit, lo, hi;
+    const float *f;
+    const struct acts *x;
+    norm_rows(c, t, c->w->final_norm, c->b->logit_row, n, &f, &x);
+    pool_split(s->n_vocab, OUT_UNIT, t, pool_size(c->pool), &lo, &hi);
+    if (lo == hi)
+        return;
+    mul_mat(c, &c->w->unembed, lo, hi,
+            &(struct io){.x = x, .n_row = n, .y = c->logits + lo, .ld_y = (size_t)s->n_vocab});
+    for (int i = n - 1; i >= 0; i--) {
+        if (finite_all(c->logits + (size_t)i * (size_t)s->n_vocab + lo, hi - lo))
+            continue;
+        int bad = atomic_load_explicit(&c->bad, memory_order_relaxed);
+        while (i < bad && !atomic_compare_exchange_weak(&c->bad, &bad, i))
+            ;
+    }
+}
+
+static void run_step(void *arg, int t)
+{
+    struct cpu *c = arg;
+    phase_embed(c, t);
+    pool_sync(c->pool);
+    for (int layer = 0; layer < c->w->spec.n_layer; layer++) {
+        const struct acts *x;
+        phase_qkv(c, t, layer);
+        pool_sync(c->pool);
+        phase_attention(c, t, layer);
+        pool_sync(c->pool);
+        phase_out(c, t, layer);
+        pool_sync(c->pool);
+        phase_router(c, t, layer, &x);
+        phase_gate_up(c, t, layer, x);
+        pool_sync(c->pool);
+        phase_down(c, t, layer);
+        pool_sync(c->pool);
+    }
+    if (c->b->n_logit > 0)
+        phase_logits(c, t);
+}
+
+/* Are all pages there that positions [from, to] need? Wild memory is worse than a refused step. */
+static bool pages_ok(const int32_t *table, int from, int to, const struct kv_pool *kv, int page_tok)
+{
+    for (int i = from / page_tok; kv->n_layer > 0 && i <= to / page_tok; i++)
+        if (table[i] < 0 || table[i] >= kv->n_page)
+            return false;
+    return true;
+}
+
+static status check_batch(struct cpu *c, const struct batch *b, struct err *e)
+{
+    const struct spec *s = &c->w->spec;
+    if (!c->ready)
+        return err_set(e, E_STATE, "step before kv_init");
+    if (b->n_row < 1 || b->n_row > c->plan.max_rows || b->n_logit < 0 ||
+        b->n_logit > c->plan.max_logit_rows || b->n_logit > b->n_row)
+        return err_set(e, E_BUG, "batch of %d rows, %d with logits: planned for %d and %d",
+                       b->n_row, b->n_logit, c->plan.max_rows, c->plan.max_logit_rows);
+    int r = 0;
+    for (int i = 0; i < b->n_seq; i++) {
+        const struct batch_seq *q = &b->seq[i];
+        int last = q->pos0 + q->n_row - 1;
+        if (q->row0 != r || q->n_row < 1 || q->n_row > b->n_row - r || q->pos0 < 0 || last < 0)
+            return err_set(e, E_BUG, "sequence %d of the batch: bad rows or positions", i);
+        if (!pages_ok(q->full, 0, last, &c->full, c->plan.page_tok) ||
+            !pages_ok(q->window, max_int(0, q->pos0 - (s->window - 1)), last, &c->window,
+                      c->plan.page_tok))
+            return err_set(e, E_BUG, "sequence %d of the batch: a page that it needs is missing",
+                           i);
+        for (int j = 0; j < q->n_row; j++, r++) {
+            c->row_seq[r] = q;
+            c->row_pos[r] = q->pos0 + j;
+        }
+    }
+    if (r != b->n_row)
+        return err_set(e, E_BUG, "the batch's sequences have %d rows of %d", r, b->n_row);
+    for (int i = 0; i < b->n_row; i++)
+        if (b->tok[i] < 0 || b->tok[i] >= s->n_vocab)
+            return err_set(e, E_INPUT, "token %d is not in the vocabulary of %d", (int)b->tok[i],
+                           s->n_vocab);
+    for (int i = 0; i < b->n_logit; i++)
+        if (b->logit_row[i] < 0 || b->logit_row[i] >= b->n_row)
+            return err_set(e, E_BUG, "logits wanted of row %d of %d", (int)b->logit_row[i],
+                           b->n_row);
+    return OK;
+}
+
+static status cpu_step(struct backend *base, const struct batch *b, struct step_out *out,
+                       struct err *e)
+{
+    struct cpu *c = (struct cpu *)base;
+    status st = check_batch(c, b, e);
+    if (st < 0)
+        return st;
+    c->b = b;
+    atomic_store(&c->bad, INT_MAX);
+    pool_run(c->pool, run_step, c);
+    c->b = NULL;
+    out->logits = c->logits;
+    int bad = atomic_load(&c->bad);
+    if (bad == INT_MAX)
+        return OK;
+    return err_set(
+        e, E_NUMERIC,
+        "the logits of row %d (position %d) hold NaN or Inf: the checkpoint's numbers are "
+        "damaged or overflow; --check-tensors finds damaged ones",
+        (int)b->logit_row[bad], (int)c->row_pos[b->logit_row[bad]]);
+}
+
+/* ---- memory ------------------------------------------------------------------------------ */
+
+/* Hands out parts of one block; first with base NULL to learn the size. Overflow sticks. */
+struct carve {
+    uint8_t *base;
+    size_t used;
+    bool overflow;
+};
+
+static void *carve(struct carve *k, size_t n, size_t size)
+{
+    size_t bytes, at = k->used;
+    if (!mul_ok(n, size, &bytes) || !add_ok(bytes, 63, &bytes) ||
+        !add_ok(at, bytes & ~(size_t)63, &k->used))
+        k->overflow = true;
+    return k->base ? k->base + at : NULL;
+}
+
+static void carve_acts(struct carve *k, const struct cpu *c, struct acts *a, size_t rows, size_t ld)
+{
+    size_t n = 0;
+    k->overflow |= !mul_ok(rows, ld, &n);
+    a->ld = ld;
+    a->f = c->need_f ? carve(k, n, sizeof *a->f) : NULL;
+    a->h = c->need_h ? carve(k, n, sizeof *a->h) : NULL;
+}
+
+static void carve_scratch(struct carve *k, const struct cpu *c, struct scratch *s)
+{
+    const struct spec *p = &c->w->spec;
+    size_t R = (size_t)c->plan.max_rows, K = (size_t)p->n_active, E = (size_t)p->n_expert;
+    size_t d = (size_t)p->d_model, dh = (size_t)p->d_head;
+    size_t n_q = (size_t)(p->n_head / p->n_kv_head);
+    s->norm_f = carve(k, SMALL_ROWS * d, sizeof(float));
+    carve_acts(k, c, &s->norm, SMALL_ROWS, d);
+    s->router_v = carve(k, SMALL_ROWS * E, sizeof(float));
+    s->head = carve(k, R * dh, sizeof(float));
+    s->attn_m = carve(k, ATTN_ROWS * n_q, sizeof(float));
+    s->attn_l = carve(k, ATTN_ROWS * n_q, sizeof(float));
+    s->attn_acc = carve(k, ATTN_ROWS * n_q * dh, sizeof(float));
+    s->pair = carve(k, R * 2 * PAIR_CHUNK, sizeof(float));
+    s->swiglu = carve(k, PAIR_CHUNK, sizeof(float));
+    s->down = carve(k, c->n_down, sizeof(float));
+    size_t n_in = d > (size_t)p->d_ff ? d : (size_t)p->d_ff;
+    s->tmp = c->need_tmp ? carve(k, MUL_TMP_OUT * n_in, sizeof(float)) : NULL;
+    s->expert = carve(k, R * K, sizeof(int32_t));
+    s->weight = carve(k, R * K, sizeof(float));
+    s->slot = carve(k, R * K, sizeof(int32_t));
+    s->slot_row = carve(k, R * K, sizeof(int32_t));
+    s->first = carve(k, E + 1, sizeof(int32_t));
+}
+
+static void carve_all(struct carve *k, struct cpu *c)
+{
+    const struct spec *p = &c->w->spec;
+    size_t R = (size_t)c->plan.max_rows, K = (size_t)p->n_active, d = (size_t)p->d_model;
+    size_t half = (size_t)p->d_head / 2, n_qd = (size_t)p->n_head * (size_t)p->d_head;
+    int n_t = pool_size(c->pool);
+    c->scratch = carve(k, (size_t)n_t, sizeof *c->scratch);
+    c->x = carve(k, R * d, sizeof(float));
+    c->cos = carve(k, R * half, sizeof(float));
+    c->sin = carve(k, R * half, sizeof(float));
+    c->norm_f = carve(k, R * d, sizeof(float));
+    carve_acts(k, c, &c->norm, R, d);
+    c->q = carve(k, R * n_qd, sizeof(float));
+    carve_acts(k, c, &c->attn, R, n_qd);
+    c->router_v = carve(k, R * (size_t)p->n_expert, sizeof(float));
+    carve_acts(k, c, &c->ff, R * K, (size_t)p->d_ff);
+    c->logits = carve(k, (size_t)c->plan.max_logit_rows, (size_t)p->n_vocab * sizeof(float));
+    c->row_seq = carve(k, R, sizeof *c->row_seq);
+    c->row_pos = carve(k, R, sizeof *c->row_pos);
+    for (int t = 0; t < n_t; t++) {
+        struct scratch unused;
+        carve_scratch(k, c, k->base ? &c->scratch[t] : &unused);
+    }
+}
+
+static size_t page_bytes(const struct cpu *c, int n_layer, int page_tok)
+{
+    const struct spec *s = &c->w->spec;
+    size_t element = c->arith == ARITH_F32 ? sizeof(float) : sizeof(uint16_t);
+    return (size_t)n_layer * (size_t)s->n_kv_head * (size_t)s->d_head * 2 * element *
+           (size_t)page_tok;
+}
+
+static void cpu_page_bytes(const struct backend *base, int page_tok, size_t *full, size_t *window)
+{
+    const struct cpu *c = (const struct cpu *)base;
+    *full = page_bytes(c, c->full.n_layer, page_tok);
+    *window = page_bytes(c, c->window.n_layer, page_tok);
+}
+
+static status pool_init(struct kv_pool *kv, size_t bytes, int n_page, const char *what,
+                        struct err *e)
+{
+    size_t total;
+    if (n_page < 0 || !mul_ok(bytes, (size_t)n_page, &total))
+        return err_set(e, E_LIMIT, "%d pages for %s are too many", n_page, what);
+    kv->page_bytes = bytes;
+    kv->n_page = n_page;
+    kv->p = mem_calloc(total, 1);
+    if (!kv->p)
+        return err_set(e, E_NOMEM, "out of memory for the cache of %s: %.1f MiB", what,
+                       (double)total / (1 << 20));
+    return OK;
+}
+
+static void cpu_kv_fini(struct cpu *c)
+{
+    mem_free(c->full.p);
+    mem_free(c->window.p);
+    mem_free(c->block);
+    c->full.p = c->window.p = NULL;
+    c->block = NULL;
+}
+
+static status cpu_kv_init(struct backend *base, const struct kv_plan *plan, struct err *e)
+{
+    struct cpu *c = (struct cpu *)base;
+    const struct spec *s = &c->w->spec;
+    status st = OK;
+    if (c->ready)
+        return err_set(e, E_STATE, "kv_init twice");
+    enum { MAX_PAGE_TOK = 1 << 16, MAX_ROWS = 1 << 20 };
+    if (plan->page_tok < 1 || plan->page_tok > MAX_PAGE_TOK ||
+        (plan->page_tok & (plan->page_tok - 1)) != 0)
+        return err_set(e, E_INPUT, "pages of %d positions: must be a power of two up to %d",
+                       plan->page_tok, MAX_PAGE_TOK);
+    if (plan->max_rows < 1 || plan->max_rows > MAX_ROWS || plan->max_logit_rows < 1)
+        return err_set(e, E_INPUT, "steps of %d rows, %d with logits: must be 1 to %d",
+                       plan->max_rows, plan->max_logit_rows, MAX_ROWS);
+    c->plan = *plan;
+    size_t least = (size_t)plan->max_rows * (size_t)s->n_active * OUT_UNIT;
+    c->n_down = least > DOWN_FLOATS ? least : DOWN_FLOATS;
+    struct carve k = {0};
+    carve_all(&k, c);
+    if (k.overflow || !add_ok(k.used, 64, &k.used))
+        return err_set(e, E_LIMIT, "steps of %d rows are too large", plan->max_rows);
+    TRY(pool_init(&c->full, page_bytes(c, c->full.n_layer, plan->page_tok), plan->n_full,
+                  "full layers", e));
+    TRY(pool_init(&c->window, page_bytes(c, c->window.n_layer, plan->page_tok), plan->n_window,
+                  "sliding layers", e));
+    c->block = mem_calloc(k.used, 1);
+    if (!c->block) {
+        TRY(err_set(e, E_NOMEM, "out of memory for the scratch of the forward pass: %.1f MiB",
+                    (double)k.used / (1 << 20)));
+    }
+    k = (struct carve){.base = (uint8_t *)(((uintptr_t)c->block + 63) & ~(uintptr_t)63)};
+    carve_all(&k, c);
+    c->ready = true;
+out:
+    if (st < 0)
+        cpu_kv_fini(c);
+    return st;
+}
+
+static void cpu_close(struct backend *base)
+{
+    struct cpu *c = (struct cpu *)base;
+    if (!c)
+        return;
+    pool_free(c->pool);
+    cpu_kv_fini(c);
+    mem_free(c);
+}
+
+static void need_of(struct cpu *c, bool mx, bool in_major, enum dtype t)
+{
+    if (wants_h(c, mx, t) && !in_major)
+        c->need_h = true;
+    else
+        c->need_f = true;
+    c->need_tmp |= mx;
+}
+
+status backend_cpu_open(const struct weights *w, const struct backend_opts *opts,
+                        struct backend **out, struct err *e)
+{
+    status st = OK;
+    unsigned flags;
+    *out = NULL;
+    struct cpu *c = mem_calloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, E_NOMEM, "out of memory for the CPU backend");
+    c->base = (struct backend){.name = "cpu",
+                               .close = cpu_close,
+                               .kv_init = cpu_kv_init,
+                               .kv_page_bytes = cpu_page_bytes,
+                               .step = cpu_step};
+    c->w = w;
+    c->arith = opts->arith;
+    TRY(cpu_flags(&flags, e));
+    cpu_kern_init(&c->k, flags);
+    TRY(pool_new(opts->n_thread, &c->pool, e));
+    c->rope_factor = rope_frequencies(&w->spec, c->inv);
+    need_of(c, false, false, w->unembed.dtype);
+    for (int i = 0; i < w->spec.n_layer; i++) {
+        const struct layer *l = &w->layer[i];
+        c->pool_layer[i] = w->spec.sliding[i] ? c->window.n_layer++ : c->full.n_layer++;
+        const struct mat *mat[] = {&l->q, &l->k, &l->v, &l->o};
+        for (size_t j = 0; j < sizeof mat / sizeof *mat; j++)
+            need_of(c, false, false, mat[j]->dtype);
+        const struct expert_mat *expert[] = {&l->gate_up, &l->down};
+        for (size_t j = 0; j < sizeof expert / sizeof *expert; j++)
+            need_of(c, expert[j]->layout == EXPERT_MXFP4, expert[j]->layout == EXPERT_IN_MAJOR,
+                    expert[j]->dtype);
+    }
+    *out = &c->base;
+    c = NULL;
+out:
+    if (c)
+        cpu_close(&c->base);
+    return st;
+}

@@ -1,0 +1,129 @@
+/* The kernels of the CPU forward pass: a table of function pointers, filled once per backend.
+ *
+ * kern_c.c defines what each kernel computes; kern_{avx2,avx512,neon}.c overwrite what they do
+ * faster. tests/kern compares every one of them with kern_c.c within the tolerance stated here.
+ *
+ * Rules that hold for every kernel:
+ * - No alignment is needed anywhere, no byte outside the stated shapes is read or written.
+ * - Row invariance: an output element is computed by additions whose order depends on the inner
+ *   dimension alone, never on how many rows or outputs the call has. Hence results don't depend on
+ *   batch, prompt chunks or threads. (MUL_* sizes and tiles may change freely; chains may not.)
+ * - NaN in gives NaN out; clamps must not swallow it.
+ * - Weights are exact: bf16 and f16 widened, MXFP4 decoded to value * 2^(s-127) without rounding
+ *   (s = 255 gives NaN); sums are float32.
+ *
+ * Tolerances are relative to the sum of the absolute values of the addends ("mass") where a kernel
+ * sums, else to the result.
+ */
+#ifndef CPU_KERN_H
+#define CPU_KERN_H
+
+#include "model/safetensors.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A matrix product: y[i, o] = (add ? y[i, o] : 0) + (bias[o] + sum over k of w[o, k] x[row[i], k]).
+ */
+struct mul {
+    const void *w;        /* [n_out, n_in]; MXFP4: codes [n_out, n_in/32, 16] */
+    const uint8_t *scale; /* MXFP4: [n_out, n_in/32] */
+    size_t ld_w;          /* mul_in only: w is [n_in, ld_w], the first n_out columns are used */
+    int n_out, n_in;
+    const void *x; /* [any, ld_x] float, or bf16 for the *_bf16 kernels */
+    size_t ld_x;
+    const int32_t *row; /* [n_row] rows of x; NULL: 0 .. n_row-1 */
+    int n_row;
+    const float *bias; /* [n_out] or NULL */
+    float *y;          /* [n_row, ld_y] */
+    size_t ld_y;
+    bool add;
+    void *tmp; /* [MUL_TMP_OUT, n_in] floats for the MXFP4 kernels, else unused */
+};
+enum { MUL_TMP_OUT = 32 };
+
+/* Attention of the n_q query heads of one key head over slots [lo, hi) of one page, as one step of
+ * an online softmax. Begin a row with m = sink, l = 1, acc = 0: the sink is then simply a key
+ * without a value; after the last page the output is acc / l. */
+struct attn {
+    const float *q; /* [n_q, d_head], already times 1/sqrt(d_head) */
+    const void *k;  /* [d_head, page_tok]: transposed, so that keys lie side by side */
+    const void *v;  /* [page_tok, d_head] */
+    int n_q, d_head, page_tok, lo, hi;
+    float *m, *l; /* [n_q] maximum and sum so far */
+    float *acc;   /* [n_q, d_head] */
+};
+
+struct cpu_kern {
+    const char *name; /* strongest set in use: "c", "avx2", "avx512", "neon" */
+    /* The *_bf16 products run on the processor's own bf16 instructions. Where false, ARITH_BF16
+     * rounds activations to bf16 but keeps them as floats for the *_f32 products. */
+    bool bf16_dot;
+
+    /* Output-major products, float activations; index: DT_F32, DT_F16, DT_BF16.
+     * Tolerance 4e-7 * sqrt(n_in) of the mass. */
+    void (*mul_f32[3])(const struct mul *);
+    void (*mul_mx_f32)(const struct mul *); /* MXFP4 weights; n_in a multiple of 32 */
+
+    /* The same with bf16 activations and bf16 or MXFP4 weights. vdpbf16ps treats denormals as 0 and
+     * fixes its own order within a pair: tolerance as above, plus 1.2e-38 * n_in * max|x|. */
+    void (*mul_bf16)(const struct mul *);
+    void (*mul_mx_bf16)(const struct mul *);
+
+    /* Input-major weights [n_in, ld_w], float activations; index as mul_f32. Same tolerance. */
+    void (*mul_in[3])(const struct mul *);
+
+    /* out[i] = x[i] * w[i] / sqrt(mean(x^2) + eps), n floats. Relative 1e-5 (n up to 4096). */
+    void (*rmsnorm)(const float *x, const float *w, int n, float eps, float *out);
+
+    /* To bf16, nearest even; exact except that denormals may become 0. NaN stays NaN. */
+    void (*to_bf16)(const float *x, int n, uint16_t *out);
+    /* The same kept as float (in place allowed). */
+    void (*round_bf16)(const float *x, int n, float *out);
+
+    /* Rotates (x[i], x[i+half]) by (cos[i], sin[i]), then scales; in place, 2*half floats.
+     * Within 2e-7 of |x[i]| + |x[i+half]|, scaled. */
+    void (*rope)(float *x, const float *cos, const float *sin, int half, float scale);
+
+    /* Key and value pages in float or bf16. Within 4e-6 (relative, of max|v| for acc). */
+    void (*attn_f32)(const struct attn *);
+    void (*attn_bf16)(const struct attn *);
+
+    /* y[2n] interleaved gate, up -> out[n]: g = min(gate, limit), u = clamp(up, +-limit),
+     * out = g * sigmoid(alpha g) * (u + 1). Relative 2e-6, absolute 1e-35. */
+    void (*swiglu)(const float *y, int n, float alpha, float limit, float *out);
+
+    /* x[i] += sum over j < n_y, in this order, of w[j] * y[slot[j] * ld_y + i]; n floats.
+     * Within 1e-6 of the mass. */
+    void (*combine)(float *x, int n, const float *y, size_t ld_y, const int32_t *slot,
+                    const float *w, int n_y);
+
+    /* The k largest of v[n], descending, lower index first among equals, and the softmax over them.
+     * idx[k] are valid even when v holds NaN (then so do the weights, or the NaN was not chosen).
+     */
+    void (*topk)(const float *v, int n, int k, int32_t *idx, float *w);
+};
+
+enum cpu_flag { CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4 };
+
+/* What this processor and its system support, masked by GLOSS_CPU: c, avx2, avx512 or neon names
+ * the strongest set allowed. E_INPUT for another value, E_DEVICE for a set this processor lacks. */
+MUST_USE status cpu_flags(unsigned *flags, struct err *e);
+
+/* Fills every pointer: from kern_c.c, then by each set in `flags`, weakest first. */
+void cpu_kern_init(struct cpu_kern *k, unsigned flags);
+
+/* One per instruction set, in its own file with its own compiler flags. */
+void kern_c_init(struct cpu_kern *k);
+void kern_avx2_init(struct cpu_kern *k);
+void kern_avx512_init(struct cpu_kern *k);
+void kern_neon_init(struct cpu_kern *k);
+
+/* Decoding tables, complete after cpu_kern_init: 2^(s-127), and for each scale byte the 16 codes
+ * as bf16, twice (a 5-bit index then needs no mask). Exact: bf16 has float's exponents, denormals
+ * included. */
+extern float kern_e8m0[256];
+extern uint16_t kern_mx_bf16[256][32];
+
+#endif

@@ -1,0 +1,281 @@
+/* Every kernel in plain C: the definition that the other instruction sets are checked against, and
+ * what runs where there is no faster one. kern.h says what each computes.
+ *
+ * Products keep MUL_LANE partial sums (k modulo MUL_LANE) so that compilers can use whatever
+ * vectors they have without reordering anything.
+ */
+#include "cpu/kern.h"
+
+#include "base/num.h"
+
+#include <math.h>
+
+enum { MUL_LANE = 8, MX_BLOCK_IN = 32, ATTN_BLOCK = 64 };
+
+static float load(enum dtype t, const void *p, size_t i)
+{
+    const uint8_t *b = p;
+    if (t == DT_F32) {
+        float f;
+        memcpy(&f, b + 4 * i, sizeof f);
+        return f;
+    }
+    uint16_t h;
+    memcpy(&h, b + 2 * i, sizeof h);
+    return t == DT_F16 ? f16_f32(h) : bf16_f32(h);
+}
+
+/* n elements of a row, widened. */
+static void widen(enum dtype t, const void *p, size_t first, int n, float *out)
+{
+    for (int k = 0; k < n; k++)
+        out[k] = load(t, p, first + (size_t)k);
+}
+
+static void widen_mx(const uint8_t *code, uint8_t scale, float out[MX_BLOCK_IN])
+{
+    float s = kern_e8m0[scale];
+    for (int i = 0; i < MX_BLOCK_IN / 2; i++) {
+        out[2 * i] = e2m1_f32[code[i] & 15] * s;
+        out[2 * i + 1] = e2m1_f32[code[i] >> 4] * s;
+    }
+}
+
+static float sum_lanes(const float s[MUL_LANE])
+{
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+static void put(const struct mul *m, int r, int o, float sum)
+{
+    float *y = m->y + (size_t)r * m->ld_y + o;
+    if (m->bias)
+        sum += m->bias[o];
+    *y = m->add ? *y + sum : sum;
+}
+
+/* Both operands are widened by blocks of 32 inputs; a tail block is filled up with zeros. */
+static void mul_any(const struct mul *m, bool mx, enum dtype tw, enum dtype tx)
+{
+    int n_block = (m->n_in + MX_BLOCK_IN - 1) / MX_BLOCK_IN;
+    for (int o = 0; o < m->n_out; o++) {
+        for (int r = 0; r < m->n_row; r++) {
+            size_t x0 = (size_t)(m->row ? m->row[r] : r) * m->ld_x;
+            float s[MUL_LANE] = {0};
+            for (int b = 0; b < n_block; b++) {
+                float w[MX_BLOCK_IN] = {0}, x[MX_BLOCK_IN] = {0};
+                int n = min_int(MX_BLOCK_IN, m->n_in - b * MX_BLOCK_IN);
+                if (mx) {
+                    size_t i = (size_t)o * (size_t)n_block + (size_t)b;
+                    widen_mx((const uint8_t *)m->w + i * (MX_BLOCK_IN / 2), m->scale[i], w);
+                } else {
+                    widen(tw, m->w, (size_t)o * (size_t)m->n_in + (size_t)b * MX_BLOCK_IN, n, w);
+                }
+                widen(tx, m->x, x0 + (size_t)b * MX_BLOCK_IN, n, x);
+                for (int k = 0; k < MX_BLOCK_IN; k += MUL_LANE)
+                    for (int i = 0; i < MUL_LANE; i++)
+                        s[i] += w[k + i] * x[k + i];
+            }
+            put(m, r, o, sum_lanes(s));
+        }
+    }
+}
+
+static void mul_f32(const struct mul *m)
+{
+    mul_any(m, false, DT_F32, DT_F32);
+}
+
+static void mul_f16(const struct mul *m)
+{
+    mul_any(m, false, DT_F16, DT_F32);
+}
+
+static void mul_bf16_f32(const struct mul *m)
+{
+    mul_any(m, false, DT_BF16, DT_F32);
+}
+
+static void mul_mx_f32(const struct mul *m)
+{
+    mul_any(m, true, DT_U8, DT_F32);
+}
+
+static void mul_bf16(const struct mul *m)
+{
+    mul_any(m, false, DT_BF16, DT_BF16);
+}
+
+static void mul_mx_bf16(const struct mul *m)
+{
+    mul_any(m, true, DT_U8, DT_BF16);
+}
+
+static void mul_in_any(const struct mul *m, enum dtype t)
+{
+    for (int r = 0; r < m->n_row; r++) {
+        const float *x = (const float *)m->x + (size_t)(m->row ? m->row[r] : r) * m->ld_x;
+        for (int o = 0; o < m->n_out; o += MUL_LANE) {
+            int n = min_int(MUL_LANE, m->n_out - o);
+            float s[MUL_LANE] = {0}, w[MUL_LANE] = {0};
+            for (int k = 0; k < m->n_in; k++) {
+                widen(t, m->w, (size_t)k * m->ld_w + (size_t)o, n, w);
+                for (int i = 0; i < MUL_LANE; i++)
+                    s[i] += w[i] * x[k];
+            }
+            for (int i = 0; i < n; i++)
+                put(m, r, o + i, s[i]);
+        }
+    }
+}
+
+static void mul_in_f32(const struct mul *m)
+{
+    mul_in_any(m, DT_F32);
+}
+
+static void mul_in_f16(const struct mul *m)
+{
+    mul_in_any(m, DT_F16);
+}
+
+static void mul_in_bf16(const struct mul *m)
+{
+    mul_in_any(m, DT_BF16);
+}
+
+static void rmsnorm(const float *x, const float *w, int n, float eps, float *out)
+{
+    float s[MUL_LANE] = {0};
+    for (int i = 0; i < n; i++)
+        s[i % MUL_LANE] += x[i] * x[i];
+    float f = 1.0f / sqrtf(sum_lanes(s) / (float)n + eps);
+    for (int i = 0; i < n; i++)
+        out[i] = x[i] * f * w[i];
+}
+
+static void to_bf16(const float *x, int n, uint16_t *out)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = f32_bf16(x[i]);
+}
+
+static void round_bf16(const float *x, int n, float *out)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = bf16_f32(f32_bf16(x[i]));
+}
+
+static void rope(float *x, const float *cos, const float *sin, int half, float scale)
+{
+    for (int i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = (a * cos[i] - b * sin[i]) * scale;
+        x[i + half] = (b * cos[i] + a * sin[i]) * scale;
+    }
+}
+
+static void attn_any(const struct attn *a, enum dtype t)
+{
+    for (int j0 = a->lo; j0 < a->hi; j0 = (j0 / ATTN_BLOCK + 1) * ATTN_BLOCK) {
+        int n = min_int(a->hi, (j0 / ATTN_BLOCK + 1) * ATTN_BLOCK) - j0;
+        for (int h = 0; h < a->n_q; h++) {
+            const float *q = a->q + (size_t)h * (size_t)a->d_head;
+            float *acc = a->acc + (size_t)h * (size_t)a->d_head;
+            float s[ATTN_BLOCK], m = a->m[h], l = a->l[h];
+            for (int j = 0; j < n; j++) {
+                s[j] = 0;
+                for (int d = 0; d < a->d_head; d++)
+                    s[j] +=
+                        q[d] * load(t, a->k, (size_t)d * (size_t)a->page_tok + (size_t)(j0 + j));
+                if (!(s[j] <= m))
+                    m = s[j];
+            }
+            float keep = expf(a->m[h] - m);
+            l *= keep;
+            for (int d = 0; d < a->d_head; d++)
+                acc[d] *= keep;
+            for (int j = 0; j < n; j++) {
+                float p = expf(s[j] - m);
+                l += p;
+                for (int d = 0; d < a->d_head; d++)
+                    acc[d] += p * load(t, a->v, (size_t)(j0 + j) * (size_t)a->d_head + (size_t)d);
+            }
+            a->m[h] = m;
+            a->l[h] = l;
+        }
+    }
+}
+
+static void attn_f32(const struct attn *a)
+{
+    attn_any(a, DT_F32);
+}
+
+static void attn_bf16(const struct attn *a)
+{
+    attn_any(a, DT_BF16);
+}
+
+static void swiglu(const float *y, int n, float alpha, float limit, float *out)
+{
+    for (int i = 0; i < n; i++) {
+        float g = y[2 * i], u = y[2 * i + 1];
+        g = g > limit ? limit : g;
+        u = u > limit ? limit : u < -limit ? -limit : u;
+        out[i] = g / (1.0f + expf(-alpha * g)) * (u + 1.0f);
+    }
+}
+
+static void combine(float *x, int n, const float *y, size_t ld_y, const int32_t *slot,
+                    const float *w, int n_y)
+{
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n_y; j++)
+            x[i] += w[j] * y[(size_t)slot[j] * ld_y + (size_t)i];
+}
+
+static bool taken(const int32_t *idx, int n, int i)
+{
+    for (int j = 0; j < n; j++)
+        if (idx[j] == i)
+            return true;
+    return false;
+}
+
+static void topk(const float *v, int n, int k, int32_t *idx, float *w)
+{
+    float sum = 0;
+    for (int j = 0; j < k; j++) {
+        int best = -1;
+        for (int i = 0; i < n; i++)
+            if (!taken(idx, j, i) && (best < 0 || v[i] > v[best]))
+                best = i;
+        idx[j] = best;
+        w[j] = expf(v[best] - v[idx[0]]);
+        sum += w[j];
+    }
+    for (int j = 0; j < k; j++)
+        w[j] /= sum;
+}
+
+void kern_c_init(struct cpu_kern *k)
+{
+    *k = (struct cpu_kern){
+        .name = "c",
+        .mul_f32 = {mul_f32, mul_f16, mul_bf16_f32},
+        .mul_mx_f32 = mul_mx_f32,
+        .mul_bf16 = mul_bf16,
+        .mul_mx_bf16 = mul_mx_bf16,
+        .mul_in = {mul_in_f32, mul_in_f16, mul_in_bf16},
+        .rmsnorm = rmsnorm,
+        .to_bf16 = to_bf16,
+        .round_bf16 = round_bf16,
+        .rope = rope,
+        .attn_f32 = attn_f32,
+        .attn_bf16 = attn_bf16,
+        .swiglu = swiglu,
+        .combine = combine,
+        .topk = topk,
+    };
+}
