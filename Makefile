@@ -24,8 +24,8 @@ ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-er
 LDLIBS   := -ljansson -lm -lpthread
 
 # One file per instruction set; only that file gets its flags.
-KERN_x86_64  := kern_avx2 kern_avx512
-KERN_aarch64 := kern_neon
+KERN_x86_64  :=
+KERN_aarch64 :=
 FLAGS_kern_avx2   := -mavx2 -mfma -mf16c
 FLAGS_kern_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
                      -mavx512bf16 -mfma -mf16c

@@ -145,6 +145,7 @@ status pool_new(int n_thread, struct pool **out, struct err *e)
     struct pool *p = mem_aligned(64, sizeof *p);
     if (!p)
         return err_set(e, E_NOMEM, "out of memory for the threads");
+    memset(p, 0, sizeof *p);
     p->worker = mem_calloc((size_t)n, sizeof *p->worker);
     if (!p->worker) {
         mem_free(p);

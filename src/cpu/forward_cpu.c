@@ -76,7 +76,7 @@ struct kv_pool {
     int n_layer; /* layers that use this pool */
     size_t page_bytes;
     int n_page;
-    uint8_t *p; /* [n_page, page_bytes], from calloc: pages cost memory once used */
+    uint8_t *p; /* [n_page, page_bytes], untouched: a page costs memory once used */
 };
 
 struct cpu {
@@ -731,7 +731,7 @@ static status pool_init(struct kv_pool *kv, size_t bytes, int n_page, const char
         return err_set(e, E_LIMIT, "%d pages for %s are too many", n_page, what);
     kv->page_bytes = bytes;
     kv->n_page = n_page;
-    kv->p = mem_calloc(total, 1);
+    kv->p = mem_aligned(64, total);
     if (!kv->p)
         return err_set(e, E_NOMEM, "out of memory for the cache of %s: %.1f MiB", what,
                        (double)total / (1 << 20));
@@ -767,18 +767,18 @@ static status cpu_kv_init(struct backend *base, const struct kv_plan *plan, stru
     c->n_down = least > DOWN_FLOATS ? least : DOWN_FLOATS;
     struct carve k = {0};
     carve_all(&k, c);
-    if (k.overflow || !add_ok(k.used, 64, &k.used))
+    if (k.overflow)
         return err_set(e, E_LIMIT, "steps of %d rows are too large", plan->max_rows);
     TRY(pool_init(&c->full, page_bytes(c, c->full.n_layer, plan->page_tok), plan->n_full,
                   "full layers", e));
     TRY(pool_init(&c->window, page_bytes(c, c->window.n_layer, plan->page_tok), plan->n_window,
                   "sliding layers", e));
-    c->block = mem_calloc(k.used, 1);
+    c->block = mem_aligned(64, k.used);
     if (!c->block) {
         TRY(err_set(e, E_NOMEM, "out of memory for the scratch of the forward pass: %.1f MiB",
                     (double)k.used / (1 << 20)));
     }
-    k = (struct carve){.base = (uint8_t *)(((uintptr_t)c->block + 63) & ~(uintptr_t)63)};
+    k = (struct carve){.base = c->block};
     carve_all(&k, c);
     c->ready = true;
 out:
