@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/relax.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -38,15 +39,6 @@ struct pool {
     int n_worker; /* started threads, n - 1 */
     struct worker *worker;
 };
-
-static inline void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 static int affinity(cpu_set_t *set)
 {
