@@ -88,6 +88,7 @@ void weights_close(struct weights *w)
         mem_free(s->name);
         mem_free(s);
     }
+    mem_free(w->dir);
     mem_free(w);
 }
 
@@ -891,6 +892,9 @@ status weights_open(const char *name, bool check_all, struct weights **out, stru
     TRY(find_folder(name, dir, sizeof dir, e));
     TRY(open_folder(w, dir, e));
     TRY(load(w, check_all, e));
+    w->dir = mem_strdup(dir);
+    if (!w->dir)
+        TRY(err_set(e, E_NOMEM, "out of memory"));
     *out = w;
     w = NULL;
 out:

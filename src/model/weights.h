@@ -53,7 +53,7 @@ struct weights {
     const float *final_norm;   /* [d_model] */
     struct layer layer[SPEC_MAX_LAYER];
     size_t n_bytes;              /* of all tensors in the files */
-    const char *dir;             /* folder the files were found in; NULL when from memory */
+    char *dir;                   /* folder the files were found in; NULL when from memory */
     struct weights_store *store; /* mappings and widened copies */
 };
 
