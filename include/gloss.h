@@ -65,6 +65,8 @@ GLOSS_API const char *gloss_version(void);
 GLOSS_API const char *gloss_strerror(gloss_status);
 /* What the build contains: "cpu: c avx2 avx512; ...". */
 GLOSS_API const char *gloss_features(void);
+/* The instruction set whose kernels run on this processor: "c", "avx2", "avx512", "neon". */
+GLOSS_API const char *gloss_cpu(void);
 
 /* ---- model ---- */
 
@@ -238,7 +240,7 @@ struct gloss_synth_opts {
     int original; /* write the original/ layout */
     int bf16;     /* unquantised experts */
     uint64_t seed;
-    void (*progress)(void *ctx, int64_t done, int64_t total);
+    int (*progress)(void *ctx, int64_t done, int64_t total); /* bytes; non-zero: GLOSS_E_CANCEL */
     void *ctx;
 };
 /* Writes a checkpoint of that layout with random weights of sane scale. */
@@ -255,9 +257,9 @@ struct gloss_quant_report {
 };
 struct gloss_quant_opts {
     size_t size;
-    int method;     /* GLOSS_QUANT_ */
-    int scale_rule; /* GLOSS_SCALE_ */
-    void (*report)(void *ctx, const struct gloss_quant_report *);
+    int method;                                                  /* GLOSS_QUANT_ */
+    int scale_rule;                                              /* GLOSS_SCALE_ */
+    int (*report)(void *ctx, const struct gloss_quant_report *); /* non-zero: GLOSS_E_CANCEL */
     void *ctx;
 };
 GLOSS_API gloss_status gloss_quantize(const char *src, const char *dst,

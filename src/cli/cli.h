@@ -1,0 +1,171 @@
+/* What the files of the command line share. See README in this folder.
+ *
+ * A command is `status cmd_x(struct conf *, struct err *)`: it writes results with out_* and
+ * returns OK or a code with one line in the error record; main.c prints the line and exits with
+ * the code of docs/cli.md. The program uses gloss.h and the base library, nothing else.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "base/buf.h"
+#include "base/conf.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "gloss.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A mistake in the command line itself: exit code 2. Beside the codes of base/err.h. */
+enum { E_USAGE = -100 };
+
+/* Ceilings of what is read and kept. */
+enum {
+    CLI_TEXT_MAX = 1 << 30, /* bytes of a prompt, of standard input, of a batch file */
+    CLI_ANSWER_MAX = 256 << 20
+};
+
+/* ---- table.c ---- */
+
+enum cli_cmd {
+    CMD_INFER,
+    CMD_TOKENIZE,
+    CMD_RENDER,
+    CMD_PARSE,
+    CMD_LOGITS,
+    CMD_SCORE,
+    CMD_INFO,
+    CMD_SYNTH,
+    CMD_QUANTIZE,
+    CMD_COMPLETION,
+    CMD_HELP,
+    N_CMD
+};
+extern const struct conf_table cli_table;
+
+/* ---- the commands ---- */
+
+MUST_USE status cmd_infer(struct conf *, struct err *);
+MUST_USE status cmd_tokenize(struct conf *, struct err *);
+MUST_USE status cmd_render(struct conf *, struct err *);
+MUST_USE status cmd_parse(struct conf *, struct err *);
+MUST_USE status cmd_logits(struct conf *, struct err *);
+MUST_USE status cmd_score(struct conf *, struct err *);
+MUST_USE status cmd_info(struct conf *, struct err *);
+MUST_USE status cmd_synth(struct conf *, struct err *);
+MUST_USE status cmd_quantize(struct conf *, struct err *);
+MUST_USE status cmd_completion(struct conf *, struct err *);
+MUST_USE status cmd_help(struct conf *, struct err *);
+
+/* ---- main.c ---- */
+
+/* The signal that asked to stop (SIGINT, SIGTERM), or 0. */
+int cli_stopped(void);
+/* From now on a first signal only sets cli_stopped, so that the command can clean up; without it,
+ * and on a second signal, the process ends at once. */
+void cli_catch_signals(void);
+/* E_CANCEL when cli_stopped. */
+MUST_USE status cli_check_stop(struct err *e);
+
+/* gloss.h and base have error records of one layout (asserted in main.c). */
+static inline struct gloss_err *pub(struct err *e)
+{
+    return (struct gloss_err *)(void *)e;
+}
+
+/* ---- open.c: models by name ---- */
+
+/* What gloss_model_open takes for a name: "tiny" or a checkpoint's folder. */
+MUST_USE status cli_find_model(const char *name, char *path, size_t cap, struct err *e);
+/* Opens --model; with_config: generation_config.json becomes defaults of the sampling options. */
+MUST_USE status cli_open_model(struct conf *c, bool with_config, gloss_model **m, struct err *e);
+/* --model only when it was given, else *m = NULL: the compiled-in vocabulary. */
+MUST_USE status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e);
+/* n_ctx: most tokens of one request, 0 for the model's own. */
+MUST_USE status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, gloss_engine **g,
+                                struct err *e);
+
+/* ---- input.c: what commands read ---- */
+
+/* Whole file or "-"; the error names the option. */
+MUST_USE status input_file(const char *path, struct buf *b, struct err *e);
+/* A JSON array of token ids. Free *ids with mem_free. */
+MUST_USE status input_ids(const char *text, size_t n, const char *what, int32_t **ids,
+                          size_t *n_ids, struct err *e);
+/* The same from a node of a parsed tree. */
+MUST_USE status input_ids_json(const struct json *j, const char *what, int32_t **ids, size_t *n_ids,
+                               struct err *e);
+/* E_INPUT with the byte offset unless the text is UTF-8. */
+MUST_USE status input_utf8(const char *s, size_t n, const char *what, struct err *e);
+/* The arguments joined by blanks. */
+void input_args(const struct conf *c, struct buf *b);
+/* --date as "YYYY-MM-DD" in day, or *date = NULL for none. */
+MUST_USE status input_date(const struct conf *c, char day[16], const char **date, struct err *e);
+/* Next line of [*p, end) without its line end; false at the end. Blank lines are skipped. */
+bool input_line(const char **p, const char *end, const char **line, size_t *n);
+
+/* ---- out.c: what commands write ---- */
+
+/* Standard output. Errors stick; out_close tells. */
+void out_put(const void *p, size_t n);
+void out_puts(const char *s);
+void out_flush(void);
+MUST_USE status out_buf(const struct buf *b, struct err *e); /* the buffer, checked */
+MUST_USE status out_close(struct err *e);
+bool out_is_terminal(void);
+
+/* Whether colour may be used on standard output (--color, NO_COLOR, TERM). */
+bool out_color(const struct conf *c);
+
+/* Text of the model on a terminal: control characters shown as harmless pictures (^[), since a
+ * model's output must not drive the terminal. Newline and tab pass. */
+void out_visible(struct buf *b, const char *s, size_t n);
+/* Bytes at the end of s that begin a UTF-8 character without completing it. */
+size_t out_cut_tail(const char *s, size_t n);
+
+/* One line on standard error, "gloss: ...", unless --quiet. */
+void out_note(const struct conf *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* A progress bar on standard error, only on a terminal and without --quiet. */
+struct progress {
+    bool on;
+    const char *what;
+    uint64_t start_ns, last_ns;
+};
+void progress_begin(struct progress *p, const struct conf *c, const char *what);
+void progress_show(struct progress *p, int64_t done, int64_t total);
+void progress_end(struct progress *p); /* wipes the bar */
+
+/* ---- generate.c: one generation ---- */
+
+enum part { PART_NONE, PART_ANALYSIS, PART_COMMENTARY, PART_FINAL, PART_RAW };
+
+/* An answer as it arrives and when it is complete. */
+struct answer {
+    struct buf response, analysis, commentary; /* text by channel */
+    struct buf calls;                          /* tool calls as a JSON array of OpenAI's form */
+    struct buf call_lines;                     /* functions.name({...}) a line each */
+    int n_call;
+    struct buf raw; /* every token's bytes; kept only with `want_raw` */
+    bool want_raw;
+    const char *const *stop; /* [n_stop] texts that end the answer */
+    int n_stop;
+    size_t n_stop_max; /* bytes of the longest */
+    /* Called with text that will not be taken back; NULL for none. */
+    void (*show)(void *ctx, enum part, const char *text, size_t n);
+    void *ctx;
+    const char *finish; /* "stop", "length", "tool_calls" */
+    int64_t n_prompt, n_completion, n_reasoning;
+    double ttft_ms, prefill_per_s, decode_per_s;
+    size_t shown;          /* bytes of response that were shown */
+    int message[PART_RAW]; /* by part: the message its last text came from, or -1 */
+};
+void answer_init(struct answer *a);
+void answer_fini(struct answer *a);
+void answer_clear(struct answer *a);
+/* Runs one request to its end. E_CANCEL after a signal. */
+MUST_USE status answer_run(struct answer *a, gloss_model *m, gloss_engine *g, gloss_chat *chat,
+                           const struct gloss_params *p, const int32_t *ids, size_t n,
+                           struct err *e);
+
+#endif

@@ -1,0 +1,261 @@
+/* One generation: tokens of a running request become an answer.
+ *
+ * The stream is parsed in recover mode, so whatever the model emits becomes text of some channel.
+ * What a person sees as the answer is the `final` channel (and text without a channel); analysis
+ * and commentary are kept apart; messages to functions.* are tool calls; messages to anybody else
+ * (a built-in tool that was not offered) are left out. Stop texts are looked for in the answer
+ * only, and text that may still turn out to begin one is not shown before that is decided.
+ */
+#include "base/clock.h"
+#include "base/rng.h"
+#include "cli/cli.h"
+
+#include <string.h>
+
+enum { POLL_MS = 100 }; /* how late a signal is noticed while no token arrives */
+
+void answer_init(struct answer *a)
+{
+    *a = (struct answer){.finish = "stop"};
+    struct buf *const all[] = {&a->response, &a->analysis,   &a->commentary,
+                               &a->calls,    &a->call_lines, &a->raw};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        buf_init(all[i], CLI_ANSWER_MAX);
+}
+
+void answer_fini(struct answer *a)
+{
+    struct buf *const all[] = {&a->response, &a->analysis,   &a->commentary,
+                               &a->calls,    &a->call_lines, &a->raw};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        buf_fini(all[i]);
+}
+
+void answer_clear(struct answer *a)
+{
+    struct answer keep = *a;
+    answer_fini(a);
+    answer_init(a);
+    a->want_raw = keep.want_raw;
+    a->stop = keep.stop;
+    a->n_stop = keep.n_stop;
+    a->n_stop_max = keep.n_stop_max;
+    a->show = keep.show;
+    a->ctx = keep.ctx;
+}
+
+static bool is(const char *s, const char *word)
+{
+    return s && strcmp(s, word) == 0;
+}
+
+static enum part part_of(const struct gloss_delta *d)
+{
+    if (d->recipient && strncmp(d->recipient, "functions.", 10) == 0)
+        return PART_NONE; /* collected as a whole at the end */
+    if (is(d->channel, "analysis"))
+        return PART_ANALYSIS;
+    if (d->recipient && !is(d->recipient, "user") && !is(d->recipient, "all") &&
+        !is(d->recipient, "assistant"))
+        return is(d->channel, "final") ? PART_FINAL : PART_NONE;
+    return is(d->channel, "commentary") ? PART_COMMENTARY : PART_FINAL;
+}
+
+static void show(struct answer *a, enum part part, const char *s, size_t n)
+{
+    if (a->show && n)
+        a->show(a->ctx, part, s, n);
+}
+
+/* Where the first stop text begins in the response at or behind `from`, or -1. */
+static ptrdiff_t find_stop(const struct answer *a, size_t from)
+{
+    ptrdiff_t best = -1;
+    for (int i = 0; i < a->n_stop; i++) {
+        size_t len = strlen(a->stop[i]);
+        const char *hit = memmem(a->response.p + from, a->response.n - from, a->stop[i], len);
+        if (hit && (best < 0 || hit - a->response.p < best))
+            best = hit - a->response.p;
+    }
+    return best;
+}
+
+/* Length of the longest end of the response that begins a stop text. */
+static size_t undecided(const struct answer *a)
+{
+    size_t n = a->response.n, longest = 0;
+    for (int i = 0; i < a->n_stop; i++) {
+        size_t len = strlen(a->stop[i]);
+        for (size_t k = len - 1 < n ? len - 1 : n; k > longest; k--)
+            if (memcmp(a->response.p + n - k, a->stop[i], k) == 0) {
+                longest = k;
+                break;
+            }
+    }
+    return longest;
+}
+
+static void show_response(struct answer *a, size_t upto)
+{
+    if (upto > a->shown)
+        show(a, PART_FINAL, a->response.p + a->shown, upto - a->shown);
+    a->shown = upto > a->shown ? upto : a->shown;
+}
+
+/* Adds a delta; true when the answer ends here by a stop text. */
+static bool add_delta(struct answer *a, const struct gloss_delta *d)
+{
+    enum part part = part_of(d);
+    if (!d->n || part == PART_NONE)
+        return false;
+    struct buf *b = part == PART_ANALYSIS     ? &a->analysis
+                    : part == PART_COMMENTARY ? &a->commentary
+                                              : &a->response;
+    size_t before = b->n;
+    if (b->n && a->message[part] != d->message)
+        buf_putc(b, '\n'); /* messages of one channel stand on lines of their own */
+    a->message[part] = d->message;
+    buf_put(b, d->text, d->n);
+    if (part != PART_FINAL) {
+        show(a, part, b->p + before, b->n - before);
+        return false;
+    }
+    ptrdiff_t at = find_stop(a, before > a->n_stop_max ? before - a->n_stop_max : 0);
+    if (at >= 0) {
+        a->response.n = (size_t)at;
+        a->response.p[at] = '\0';
+        show_response(a, a->response.n);
+        return true;
+    }
+    show_response(a, a->response.n - undecided(a));
+    return false;
+}
+
+/* Tool calls of the finished messages. */
+static status collect_calls(struct answer *a, gloss_chat *chat, struct err *e)
+{
+    for (int i = 0; i < gloss_chat_messages(chat); i++) {
+        struct gloss_message m;
+        status st = gloss_chat_message(chat, i, &m, pub(e));
+        if (st < 0)
+            return st;
+        if (!m.recipient || strncmp(m.recipient, "functions.", 10) != 0)
+            continue;
+        const char *name = m.recipient + 10;
+        size_t n_text = m.text ? m.n_text : 0;
+        buf_puts(&a->calls, a->n_call ? "," : "[");
+        buf_printf(&a->calls,
+                   "{\"id\":\"call_%016llx\",\"type\":\"function\",\"function\":{\"name\":",
+                   (unsigned long long)rng_os_seed());
+        json_quote(&a->calls, name, strlen(name));
+        buf_puts(&a->calls, ",\"arguments\":");
+        json_quote(&a->calls, m.text ? m.text : "", n_text);
+        buf_puts(&a->calls, "}}");
+        buf_printf(&a->call_lines, "functions.%s(", name);
+        buf_put(&a->call_lines, m.text, n_text);
+        buf_puts(&a->call_lines, ")\n");
+        a->n_call++;
+    }
+    if (a->n_call)
+        buf_putc(&a->calls, ']');
+    return OK;
+}
+
+static status check_buffers(const struct answer *a, struct err *e)
+{
+    const struct buf *const all[] = {&a->response, &a->analysis,   &a->commentary,
+                                     &a->calls,    &a->call_lines, &a->raw};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (buf_status(all[i]) < 0)
+            return err_set(e, buf_status(all[i]), "the answer does not fit into memory");
+    return OK;
+}
+
+/* One token into the answer; *stopped when a stop text was met. */
+static status take_token(struct answer *a, gloss_model *m, gloss_chat *chat, int32_t id,
+                         bool *stopped, struct err *e)
+{
+    a->n_completion++;
+    if (a->want_raw) {
+        size_t n = 0, before = a->raw.n;
+        const char *bytes = gloss_token_bytes(m, id, &n);
+        buf_put(&a->raw, bytes, bytes ? n : 0);
+        show(a, PART_RAW, a->raw.p + before, a->raw.n - before);
+    }
+    struct gloss_delta d = {0};
+    status st = gloss_chat_feed(chat, id, &d, pub(e));
+    if (st < 0)
+        return st;
+    if (is(d.channel, "analysis"))
+        a->n_reasoning++;
+    *stopped = add_delta(a, &d);
+    return OK;
+}
+
+/* Rates from the arrival times of the first and last token. */
+static void take_times(struct answer *a, uint64_t start, uint64_t first, uint64_t last)
+{
+    if (!first)
+        return;
+    double prefill_s = (double)(first - start) * 1e-9, decode_s = (double)(last - first) * 1e-9;
+    a->ttft_ms = prefill_s * 1e3;
+    a->prefill_per_s = prefill_s > 0 ? (double)a->n_prompt / prefill_s : 0;
+    a->decode_per_s = decode_s > 0 ? (double)(a->n_completion - 1) / decode_s : 0;
+}
+
+status answer_run(struct answer *a, gloss_model *m, gloss_engine *g, gloss_chat *chat,
+                  const struct gloss_params *p, const int32_t *ids, size_t n, struct err *e)
+{
+    status st = OK;
+    gloss_request *r = NULL;
+    uint64_t start = clock_ns(), first = 0, last = 0;
+    bool stopped = false;
+    struct gloss_delta d = {0};
+    a->n_prompt = (int64_t)n;
+    a->n_stop_max = 0;
+    for (int i = 0; i < a->n_stop; i++)
+        a->n_stop_max = strlen(a->stop[i]) > a->n_stop_max ? strlen(a->stop[i]) : a->n_stop_max;
+    TRY(gloss_submit(g, ids, n, p, &r, pub(e)));
+    while (!stopped) {
+        struct gloss_event ev = {0};
+        st = gloss_next(r, &ev, POLL_MS);
+        if (cli_stopped()) {
+            gloss_cancel(r);
+            st = cli_check_stop(e);
+            goto out;
+        }
+        if (st == GLOSS_E_BUSY) /* nothing arrived yet */
+            continue;
+        if (st < 0) {
+            err_set(e, st, "the request ended early: %s", err_name(st));
+            goto out;
+        }
+        if (ev.kind == GLOSS_EV_TOKEN) {
+            last = ev.t_ns;
+            first = first ? first : last;
+            TRY(take_token(a, m, chat, ev.token, &stopped, e));
+            continue;
+        }
+        if (ev.finish == GLOSS_FINISH_ERROR) {
+            st = err_set(e, ev.err.code < 0 ? ev.err.code : E_BUG, "%s", ev.err.msg);
+            goto out;
+        }
+        a->finish = ev.finish == GLOSS_FINISH_LENGTH ? "length" : "stop";
+        break;
+    }
+    if (stopped) {
+        gloss_cancel(r);
+    } else {
+        TRY(gloss_chat_finish(chat, &d, pub(e)));
+        add_delta(a, &d);
+        show_response(a, a->response.n);
+        TRY(collect_calls(a, chat, e));
+        if (a->n_call && strcmp(a->finish, "stop") == 0)
+            a->finish = "tool_calls";
+    }
+    take_times(a, start, first, last);
+    st = check_buffers(a, e);
+out:
+    gloss_request_free(r);
+    return st;
+}

@@ -1,0 +1,299 @@
+/* The option table of the program: every command and every option, once. See base/conf.h. */
+#include "cli/cli.h"
+
+#define BIT(c) (1ull << (c))
+#define ALL (BIT(N_CMD) - 1)
+#define RUN (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE))
+#define OPEN (RUN | BIT(CMD_INFO))
+#define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE))
+#define ANY 0x1p63
+
+static const char g_model[] = "Model";
+static const char g_sample[] = "Sampling";
+static const char g_common[] = "Every command";
+
+static const struct conf_opt options[] = {
+    /* infer: what goes in */
+    {"prompt-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
+     .help = "read the prompt from FILE ('-' is standard input)"},
+    {"messages", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
+     .help = "read a conversation: an OpenAI messages array, or an object with messages and "
+             "tools ('-' is standard input)"},
+    {"system", NULL, 0, CONF_STR, "TEXT", .cmds = BIT(CMD_INFER),
+     .help = "a system message before the conversation"},
+    {"developer", NULL, 0, CONF_STR, "TEXT", .cmds = BIT(CMD_INFER),
+     .help = "a developer message (instructions) before the conversation"},
+    {"tools", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
+     .help = "function tools in OpenAI's form, an array or an object with tools; replaces those "
+             "of --messages"},
+    {"schema", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
+     .help = "a JSON Schema for the answer, shown to the model as its response format"},
+    {"date", NULL, 0, CONF_STR, "YYYY-MM-DD|today|none", .def = "today",
+     .cmds = BIT(CMD_INFER) | BIT(CMD_RENDER),
+     .help = "the current date told to the model (of an OpenAI conversation)"},
+    /* infer: what comes out */
+    {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFER),
+     .help = "print one JSON value with answer, analysis, tool calls, usage and timings"},
+    {"raw", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFER),
+     .help = "print the generated harmony tokens as they are, markers included"},
+    {"show-analysis", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFER),
+     .help = "print the analysis before the answer; on a terminal that is the default, and "
+             "--no-show-analysis hides it"},
+    {"save", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFER),
+     .help = "also write the JSON value to a file"},
+    {"outdir", NULL, 0, CONF_STR, "DIR", .def = ".", .cmds = BIT(CMD_INFER),
+     .help = "folder of the file of --save; made when missing"},
+    {"outfile", NULL, 0, CONF_STR, "FILE", .def = "response.json", .cmds = BIT(CMD_INFER),
+     .help = "name of the file of --save"},
+    {"input-path", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
+     .help = "answer every conversation of a JSON Lines file ('-' is standard input)"},
+    {"output-path", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
+     .help = "write the answers of --input-path to FILE, a line each; else standard output"},
+
+    /* tokenize */
+    {"decode", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_TOKENIZE),
+     .help = "read a JSON array of ids and write their bytes"},
+    {"special", NULL, 0, CONF_CHOICE, "allow|text|error", .def = "text", .cmds = BIT(CMD_TOKENIZE),
+     .help = "text that looks like a special token: becomes that token, stays text, or is an "
+             "error"},
+    {"count", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_TOKENIZE), .help = "print the number of tokens"},
+
+    /* harmony */
+    {"format", NULL, 0, CONF_CHOICE, "auto|harmony|openai", .def = "auto", .cmds = BIT(CMD_RENDER),
+     .help = "form of the conversation; auto tells by its content"},
+    {"for", NULL, 0, CONF_CHOICE, "completion|training|conversation", .def = "completion",
+     .cmds = BIT(CMD_RENDER),
+     .help = "end with the assistant's start, as a training sample, or with the last message"},
+    {"keep-analysis", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_RENDER),
+     .help = "keep the analysis of finished turns"},
+    {"drop", NULL, 0, CONF_CHOICE, "library|closed-turns", .def = "library",
+     .cmds = BIT(CMD_RENDER),
+     .help = "which analysis is dropped: as the harmony library does, or of every finished turn"},
+    {"role", NULL, 0, CONF_CHOICE, "assistant|none", .def = "assistant", .cmds = BIT(CMD_PARSE),
+     .help = "whether the tokens follow '<|start|>assistant' or begin with <|start|>"},
+    {"mode", NULL, 0, CONF_CHOICE, "strict|lenient|recover", .def = "recover",
+     .cmds = BIT(CMD_PARSE), .help = "what happens with malformed messages"},
+    {"deltas", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_PARSE),
+     .help = "also print what each token added"},
+
+    /* logits */
+    {"tokens", NULL, 0, CONF_STR, "IDS", .cmds = BIT(CMD_LOGITS),
+     .help = "token ids as a JSON array"},
+    {"tokens-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_LOGITS),
+     .help = "read the token ids from FILE ('-' is standard input)"},
+    {"out", NULL, 'o', CONF_STR, "FILE", .required = true, .cmds = BIT(CMD_LOGITS),
+     .help = "the .npy file to write"},
+    {"reference", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_LOGITS),
+     .help = "use the plain reference forward"},
+    {"last", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_LOGITS), .help = "only the last token's row"},
+
+    /* info */
+    {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFO), .help = "print one JSON value"},
+    {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_INFO),
+     .help = "tokens of each conversation to plan for; unset: the model's own context"},
+    {"parallel", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "1", .cmds = BIT(CMD_INFO),
+     .help = "conversations at once to plan for"},
+    {"memory-gb", NULL, 0, CONF_NUM, "X", 0, 1e6, .above = true, .cmds = BIT(CMD_INFO),
+     .help = "memory to plan with, in GB (10^9 bytes); unset: what this machine has free"},
+
+    /* synth */
+    {"like", NULL, 0, CONF_CHOICE, "gpt-oss-20b|gpt-oss-120b", .def = "gpt-oss-20b",
+     .cmds = BIT(CMD_SYNTH), .help = "the model whose layout and shape are taken"},
+    {"out", NULL, 'o', CONF_STR, "DIR", .required = true, .cmds = BIT(CMD_SYNTH),
+     .help = "the folder to write"},
+    {"layers", NULL, 0, CONF_INT, "N", 1, 1024, .cmds = BIT(CMD_SYNTH),
+     .help = "number of layers instead"},
+    {"experts", NULL, 0, CONF_INT, "N", 1, 4096, .cmds = BIT(CMD_SYNTH),
+     .help = "number of experts instead"},
+    {"hidden", NULL, 0, CONF_INT, "N", 32, 65536, .cmds = BIT(CMD_SYNTH),
+     .help = "hidden width instead, a multiple of 32"},
+    {"intermediate", NULL, 0, CONF_INT, "N", 32, 65536, .cmds = BIT(CMD_SYNTH),
+     .help = "width of an expert instead, a multiple of 32"},
+    {"heads", NULL, 0, CONF_INT, "N", 1, 1024, .cmds = BIT(CMD_SYNTH),
+     .help = "attention heads instead"},
+    {"kv-heads", NULL, 0, CONF_INT, "N", 1, 1024, .cmds = BIT(CMD_SYNTH),
+     .help = "key and value heads instead; they divide --heads"},
+    {"vocab", NULL, 0, CONF_INT, "N", 1, 1 << 24, .cmds = BIT(CMD_SYNTH),
+     .help = "vocabulary size instead"},
+    {"seed", NULL, 0, CONF_INT, "N", 0, ANY, .def = "0", .cmds = BIT(CMD_SYNTH),
+     .help = "which random weights"},
+    {"layout", NULL, 0, CONF_CHOICE, "hf|original", .def = "hf", .cmds = BIT(CMD_SYNTH),
+     .help = "names and files as in the Hugging Face checkpoint or in its original/ folder"},
+    {"bf16", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SYNTH),
+     .help = "write the experts in bf16, not in MXFP4"},
+
+    /* quantize */
+    {"model-id", "model", 'm', CONF_STR, "NAME", .required = true, .cmds = BIT(CMD_QUANTIZE),
+     .help = "the checkpoint to convert: a model's name or a folder"},
+    {"output-dir", "output", 'o', CONF_STR, "DIR", .required = true, .cmds = BIT(CMD_QUANTIZE),
+     .help = "the folder to write"},
+    {"quantization-method", "method", 0, CONF_CHOICE, "mxfp4|bf16", .def = "mxfp4",
+     .cmds = BIT(CMD_QUANTIZE), .help = "into MXFP4 blocks, or from them back to bf16"},
+    {"scale-rule", NULL, 0, CONF_CHOICE, "roundup|ocp|search", .cmds = BIT(CMD_QUANTIZE),
+     .help = "how a block's scale is chosen; unset: the measured best"},
+    {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_QUANTIZE),
+     .help = "print the report as one JSON value"},
+
+    /* help */
+    {"format", NULL, 0, CONF_CHOICE, "text|man|markdown", .def = "text", .cmds = BIT(CMD_HELP),
+     .help = "man and markdown print the whole table, as the man page and docs/cli.md have it"},
+
+    /* models */
+    {"model", NULL, 'm', CONF_STR, "NAME", .def = "tiny", .cmds = OPEN, .group = g_model,
+     .help = "tiny (compiled in), gpt-oss-20b, gpt-oss-120b, or a checkpoint's folder"},
+    {"model", NULL, 'm', CONF_STR, "NAME", .cmds = VOCAB, .group = g_model,
+     .help = "use this model's vocabulary; unset: o200k_harmony, which is compiled in"},
+    {"device", NULL, 0, CONF_CHOICE, "auto|cpu|cuda|cuda:N", .def = "auto", .cmds = RUN,
+     .group = g_model, .help = "where the model runs"},
+    {"threads", NULL, 't', CONF_INT, "N", 1, 4096, .cmds = RUN, .group = g_model,
+     .help = "processor threads; unset: all that this process may use"},
+    {"arith", NULL, 0, CONF_CHOICE, "f32|bf16", .def = "bf16", .cmds = RUN, .group = g_model,
+     .help = "inputs of the matrix products: float32, or rounded to bf16 as the reference "
+             "implementations do"},
+    {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30,
+     .cmds = BIT(CMD_INFER) | BIT(CMD_SCORE), .group = g_model,
+     .help = "most tokens of prompt and answer together; unset: the model's own context"},
+    {"deterministic", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
+     .help = "allow results that depend on what runs beside them; on the CPU they never do"},
+    {"check-tensors", NULL, 0, CONF_FLAG, .cmds = OPEN, .group = g_model,
+     .help = "read every tensor first and refuse NaN, Inf and scale bytes of 255"},
+
+    /* sampling */
+    {"max-tokens", "max-new-tokens", 'n', CONF_INT, "N", 1, 1 << 30, .def = "256",
+     .cmds = BIT(CMD_INFER), .group = g_sample, .help = "most tokens to generate"},
+    {"temperature", NULL, 0, CONF_NUM, "X", 0, 2, .def = "0.7", .cmds = BIT(CMD_INFER),
+     .group = g_sample, .help = "spread of the choice; 0 takes the likeliest token"},
+    {"top-p", NULL, 0, CONF_NUM, "X", 0, 1, .above = true, .def = "1", .cmds = BIT(CMD_INFER),
+     .group = g_sample, .help = "choose among the likeliest tokens that sum to this probability"},
+    {"top-k", NULL, 0, CONF_INT, "N", 0, 1 << 24, .def = "0", .cmds = BIT(CMD_INFER),
+     .group = g_sample, .help = "choose among the N likeliest tokens; 0 is off"},
+    {"min-p", NULL, 0, CONF_NUM, "X", 0, 1, .def = "0", .cmds = BIT(CMD_INFER), .group = g_sample,
+     .help = "drop tokens below this share of the likeliest one's probability"},
+    {"seed", NULL, 0, CONF_INT, "N", 0, ANY, .cmds = BIT(CMD_INFER), .group = g_sample,
+     .help = "makes the answer repeatable; unset: another one each time"},
+    {"stop", NULL, 0, CONF_LIST, "TEXT", .cmds = BIT(CMD_INFER), .group = g_sample,
+     .help = "end the answer before this text"},
+    {"reasoning-effort", "reasoning-level", 'r', CONF_CHOICE, "low|medium|high", .def = "medium",
+     .cmds = BIT(CMD_INFER), .group = g_sample, .help = "how much analysis the model is asked for"},
+    {"reasoning-budget", NULL, 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_INFER),
+     .group = g_sample,
+     .help = "most analysis tokens; then the analysis is closed and the answer begun"},
+
+    /* every command */
+    {"color", NULL, 0, CONF_FLAG, .def = "1", .cmds = ALL, .group = g_common,
+     .help = "no colour on the terminal (also: NO_COLOR in the environment)"},
+    {"quiet", NULL, 'q', CONF_FLAG, .cmds = ALL, .group = g_common,
+     .help = "no notes and no progress on standard error"},
+    {"verbose", NULL, 'v', CONF_FLAG, .cmds = ALL, .group = g_common,
+     .help = "more notes on standard error"},
+    {"help", NULL, 'h', CONF_FLAG, .cmds = ALL, .group = g_common, .help = "print this text"},
+};
+
+static const struct conf_cmd commands[N_CMD] = {
+    [CMD_INFER] =
+        {"infer", "[PROMPT]...", -1, "one answer to a prompt or a conversation",
+         "The prompt is the arguments joined by blanks, or --prompt-file, or --messages, or what "
+         "standard input holds; one final newline of a file is not part of it. On a terminal the "
+         "analysis streams first, dimmed, then the answer. Into a pipe or file only the answer is "
+         "written, when it is complete; a tool call is a line functions.NAME(ARGUMENTS).\n"
+         "\n"
+         "With --input-path every line is a conversation: a messages array, or an object with "
+         "messages, perhaps tools and reasoning_effort, and any fields of your own, which are "
+         "copied to the answer's line. A line that fails gives {\"error\":{\"message\":...}} in "
+         "its place, and the exit code is 1.",
+         "gloss infer 'What is 127 + 385?'\n"
+         "gloss infer -r high --temperature 0 'Sort: 8 3 5'\n"
+         "echo 'Reverse the word lamp.' | gloss infer --json\n"
+         "gloss infer --messages chat.json --tools tools.json\n"
+         "gloss infer --input-path questions.jsonl --output-path answers.jsonl"},
+    [CMD_TOKENIZE] =
+        {"tokenize", "[TEXT]...", -1, "text to token ids, and back",
+         "Prints the ids as one JSON array. Without TEXT, standard input is encoded byte for "
+         "byte: a trailing newline is text too.",
+         "gloss tokenize 'hello world'\n"
+         "gloss tokenize --count < book.txt\n"
+         "echo '[24912,2375]' | gloss tokenize --decode"},
+    [CMD_RENDER] =
+        {"harmony render", "", 0, "a conversation to harmony tokens",
+         "Reads a conversation on standard input, in the harmony library's JSON or as an OpenAI "
+         "request, and prints {\"tokens\":[...],\"text\":\"...\"}.",
+         "echo '{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}' | gloss harmony render"},
+    [CMD_PARSE] =
+        {"harmony parse", "", 0, "harmony tokens to messages",
+         "Reads {\"tokens\":[...]} on standard input and prints {\"messages\":[...]} in the "
+         "harmony library's JSON. The end of the list is the end of the stream. A stream that the "
+         "mode refuses: exit code 1 and {\"error\":{\"message\",\"token_index\"},"
+         "\"messages\":[...]}. With --deltas there is one record per token; text that only the "
+         "end of the stream completes belongs to the last one.",
+         "echo '{\"tokens\":[200005,17196,200008,12194,200002]}' | gloss harmony parse"},
+    [CMD_LOGITS] =
+        {"logits", "", 0, "logits of every position as a NumPy file",
+         "Writes float32 [n_tokens, n_vocab]: the scores of the token that follows each position. "
+         "The file appears under its name only when it is complete.",
+         "gloss logits --tokens '[1,2,3]' --out logits.npy"},
+    [CMD_SCORE] =
+        {"score", "", 0, "log-probabilities of given text",
+         "Reads JSON Lines on standard input: {\"tokens\":[...]}, or {\"prompt\":\"...\","
+         "\"continuation\":\"...\"}, whose two texts are encoded separately. Prints a line for "
+         "each: {\"tokens\":[...],\"logprobs\":[null,...],\"greedy\":[null,...],\"sum\":x}, where "
+         "greedy is the likeliest token of each place; with a continuation also "
+         "\"continuation_logprob\" and \"is_greedy\". A line that fails gives "
+         "{\"error\":{\"message\":...}}, and the exit code is 1.",
+         "echo '{\"prompt\":\"2 + 2 =\",\"continuation\":\" 4\"}' | gloss score"},
+    [CMD_INFO] =
+        {"info", "", 0, "shape, size and memory of a model",
+         "Prints the shape, the number of parameters, bytes by kind of tensor, the memory of the "
+         "key-value cache, and what fits.",
+         "gloss info -m gpt-oss-20b --ctx-size 32768 --parallel 4 --memory-gb 24"},
+    [CMD_SYNTH] =
+        {"synth", "", 0, "write a checkpoint with random weights",
+         "Writes a checkpoint of exactly that layout with random weights of sane scale, for tests "
+         "and for speed work at full size.",
+         "gloss synth --like gpt-oss-20b --layers 2 --experts 4 --hidden 64 --out small"},
+    [CMD_QUANTIZE] =
+        {"quantize", "", 0, "experts of a checkpoint into MXFP4, or back",
+         "Writes a new checkpoint and prints, for each converted tensor, the relative "
+         "root-mean-square error, the largest error, and how many values were clipped.",
+         "gloss quantize --model-id trained --output-dir trained-mxfp4 "
+         "--quantization-method mxfp4"},
+    [CMD_COMPLETION] = {"completion", "bash|zsh|fish", 1, "completion for a shell",
+                        "Prints a script that completes commands, options and their values.",
+                        "source <(gloss completion bash)\n"
+                        "gloss completion fish > ~/.config/fish/completions/gloss.fish"},
+    [CMD_HELP] = {"help", "[COMMAND]", 2, "what a command does and its options",
+                  "Without COMMAND, lists the commands.", "gloss help infer"},
+};
+
+static const char *const notes[] = {
+    "Exit status",
+    "  0  success\n"
+    "  1  failed at run time\n"
+    "  2  the command line is wrong\n"
+    "  3  a model or file was not found\n"
+    "  4  out of memory\n"
+    "  5  network failure\n"
+    "  130, 143  stopped by SIGINT, SIGTERM",
+    "Environment",
+    "Every option of a command can be given as GLOSS_NAME, in capitals and with _ for -: "
+    "GLOSS_MAX_TOKENS=64. An argument goes before the environment, that before the model's "
+    "generation_config.json, and that before the default. An empty variable counts as unset.\n"
+    "NO_COLOR turns colour off. HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME say where downloaded "
+    "models are. GLOSS_CPU limits the instruction set: c, avx2, avx512, neon.",
+    "Models",
+    "tiny is compiled into the program: a small demonstration model. gpt-oss-20b and gpt-oss-120b "
+    "(also openai/gpt-oss-20b or gpt-oss:20b) are looked for in the Hugging Face cache. Anything "
+    "else is a folder that holds a checkpoint.",
+};
+
+const struct conf_table cli_table = {
+    .program = "gloss",
+    .brief = "runs OpenAI's gpt-oss models",
+    .version = GLOSS_VERSION,
+    .env_prefix = "GLOSS_",
+    .notes = notes,
+    .n_note = sizeof notes / sizeof notes[0] / 2,
+    .cmd = commands,
+    .n_cmd = N_CMD,
+    .opt = options,
+    .n_opt = sizeof options / sizeof options[0],
+};
