@@ -30,8 +30,8 @@ static status text_member(const struct json *root, const char *key, const char *
 static status read_pair(const gloss_model *m, const struct json *root, struct sequence *q,
                         struct err *e)
 {
-    const char *prompt, *text;
-    size_t n_prompt, n_text, n_a = 0, n_b = 0;
+    const char *prompt = NULL, *text = NULL;
+    size_t n_prompt = 0, n_text = 0, n_a = 0, n_b = 0;
     int32_t *a = NULL, *b = NULL;
     status st = OK;
     TRY(text_member(root, "prompt", &prompt, &n_prompt, e));
