@@ -24,12 +24,12 @@ ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-er
 LDLIBS   := -ljansson -lm -lpthread
 
 # One file per instruction set; only that file gets its flags.
-KERN_x86_64  :=
-KERN_aarch64 :=
-FLAGS_kern_avx2   := -mavx2 -mfma -mf16c
-FLAGS_kern_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
+KERN_x86_64  := kern_avx2 kern_avx512
+KERN_aarch64 := kern_neon
+FLAGS_kern_avx2   := -O3 -mavx2 -mfma -mf16c
+FLAGS_kern_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
                      -mavx512bf16 -mfma -mf16c
-FLAGS_kern_neon   := -march=armv8.2-a+dotprod+bf16
+FLAGS_kern_neon   := -O3 -march=armv8-a
 
 LIB_SRC  := $(filter-out src/cpu/kern_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
               src/ref/*.c src/cpu/*.c src/engine/*.c src/*.c)) \

@@ -96,5 +96,15 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, fill_tables);
     kern_c_init(k);
+#if defined(__x86_64__)
+    if (flags & CPU_AVX2)
+        kern_avx2_init(k);
+    if (flags & CPU_AVX512)
+        kern_avx512_init(k);
+#elif defined(__aarch64__)
+    if (flags & CPU_NEON)
+        kern_neon_init(k);
+#else
     (void)flags;
+#endif
 }

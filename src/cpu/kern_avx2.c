@@ -1,0 +1,150 @@
+/* AVX2 + FMA + F16C: the vocabulary of kern_simd.h on 8 floats, and to_bf16. */
+#include "cpu/kern.h"
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VF __m256
+#define VF_W 8
+#define MUL_NR 2
+#define ATTN_NQ 4
+#define MX_UNIT 0.5f
+
+static inline __m256i first_n(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline VF vf_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+static inline VF vf_set1(float f)
+{
+    return _mm256_set1_ps(f);
+}
+static inline VF vf_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline VF vf_load_n(const float *p, int n)
+{
+    return _mm256_maskload_ps(p, first_n(n));
+}
+static inline void vf_store(float *p, VF v)
+{
+    _mm256_storeu_ps(p, v);
+}
+static inline void vf_store_n(float *p, VF v, int n)
+{
+    _mm256_maskstore_ps(p, first_n(n), v);
+}
+static inline VF vf_load_bf16(const void *p)
+{
+    __m128i h = _mm_loadu_si128((const __m128i *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+static inline VF vf_load_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline VF vf_fma(VF a, VF b, VF c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+static inline VF vf_add(VF a, VF b)
+{
+    return _mm256_add_ps(a, b);
+}
+static inline VF vf_sub(VF a, VF b)
+{
+    return _mm256_sub_ps(a, b);
+}
+static inline VF vf_mul(VF a, VF b)
+{
+    return _mm256_mul_ps(a, b);
+}
+static inline VF vf_div(VF a, VF b)
+{
+    return _mm256_div_ps(a, b);
+}
+static inline VF vf_min(VF a, VF b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline VF vf_max(VF a, VF b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline float vf_sum(VF v)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+static inline float vf_hmax(VF v)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+static inline VF vf_round(VF v)
+{
+    return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline VF vf_ldexp(VF v, VF n)
+{
+    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+}
+static inline void vf_load2(const float *p, VF *even, VF *odd)
+{
+    __m256 a = vf_load(p), b = vf_load(p + 8);
+    __m256 lo = _mm256_permute2f128_ps(a, b, 0x20), hi = _mm256_permute2f128_ps(a, b, 0x31);
+    *even = _mm256_shuffle_ps(lo, hi, 0x88);
+    *odd = _mm256_shuffle_ps(lo, hi, 0xdd);
+}
+static inline VF vf_round_bf16(VF v)
+{
+    __m256i u = _mm256_castps_si256(v), top = _mm256_set1_epi32((int)0xffff0000);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_blendv_epi8(up, quiet, nan), top));
+}
+/* Nibbles to twice their value by byte shuffle, low and high interleaved, then to floats. */
+static inline void vf_mx_block(const uint8_t *p, VF v[4])
+{
+    const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    const __m128i nibble = _mm_set1_epi8(15);
+    __m128i b = _mm_loadu_si128((const __m128i *)p);
+    __m128i lo = _mm_shuffle_epi8(table, _mm_and_si128(b, nibble));
+    __m128i hi = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(b, 4), nibble));
+    __m128i first = _mm_unpacklo_epi8(lo, hi), last = _mm_unpackhi_epi8(lo, hi);
+    v[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(first));
+    v[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(first, 8)));
+    v[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(last));
+    v[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(last, 8)));
+}
+
+#include "cpu/kern_simd.h"
+
+static void to_bf16(const float *x, int n, uint16_t *out)
+{
+    int i = 0;
+    for (; i + VF_W <= n; i += VF_W) {
+        __m256i u = _mm256_srli_epi32(_mm256_castps_si256(vf_round_bf16(vf_load(x + i))), 16);
+        __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(u), _mm256_extracti128_si256(u, 1));
+        _mm_storeu_si128((__m128i *)(void *)(out + i), h);
+    }
+    for (; i < n; i++)
+        out[i] = f32_bf16(x[i]);
+}
+
+void kern_avx2_init(struct cpu_kern *k)
+{
+    simd_init(k);
+    k->name = "avx2";
+    k->to_bf16 = to_bf16;
+}
