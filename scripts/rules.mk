@@ -18,11 +18,12 @@ $(BUILD)/gen/gen_vocab: scripts/gen_vocab.c src/text/vocab_tab.h
 	@mkdir -p $(@D)
 	$(HOSTCC) -std=c17 -O2 $(WARN) $(DEFS) -Isrc $< -o $@
 
-$(BUILD)/gen/o200k_blob.h: $(BUILD)/gen/o200k.bin ;
+$(BUILD)/gen/text/o200k_blob.h: $(BUILD)/gen/o200k.bin ;
 $(BUILD)/gen/o200k.bin: assets/o200k/o200k_base.tiktoken $(BUILD)/gen/gen_vocab
-	$(BUILD)/gen/gen_vocab $< $@ $(BUILD)/gen/o200k_blob.h
+	@mkdir -p $(BUILD)/gen/text
+	$(BUILD)/gen/gen_vocab $< $@ $(BUILD)/gen/text/o200k_blob.h
 
-$(BUILD)/src/text/vocab.o $(BUILD)/t/src/text/vocab.o: $(BUILD)/gen/o200k_blob.h
+$(BUILD)/src/text/vocab.o $(BUILD)/t/src/text/vocab.o: $(BUILD)/gen/text/o200k_blob.h
 $(BUILD)/src/text/vocab_blob.o: $(BUILD)/gen/o200k.bin
 
 $(BUILD)/libgloss.a: $(LIB_OBJ)

@@ -228,161 +228,178 @@ static size_t piece_end(struct span t, size_t i)
 
 /* ---- the merge ---- */
 
-#define NONE UINT32_MAX /* rank of a pair that is no token */
-
-/* Rank of the bytes s[a, b), NONE when they are no token. */
-static inline uint32_t rank_of(const struct vocab *v, const uint8_t *s, size_t a, size_t b)
-{
-    return (uint32_t)vocab_find(v, s + a, b - a);
-}
-
-enum { SMALL = 64 };
-
-/* Pieces of at most SMALL bytes: parts in an array, the lowest pair by a linear search. out has
- * room for n ids; returns how many were written. */
-static size_t merge_small(const struct vocab *v, const uint8_t *s, size_t n, int32_t *out)
-{
-    uint8_t at[SMALL + 1];    /* [m + 1] starts of the parts, then n */
-    uint32_t rank[SMALL + 1]; /* [m] of each part joined with its successor */
-    size_t m = n;
-    for (size_t i = 0; i <= n; i++)
-        at[i] = (uint8_t)i;
-    for (size_t i = 0; i + 1 < n; i++)
-        rank[i] = rank_of(v, s, i, i + 2);
-    rank[n - 1] = NONE;
-    for (;;) {
-        size_t best = 0;
-        for (size_t i = 1; i < m; i++)
-            if (rank[i] < rank[best])
-                best = i;
-        if (rank[best] == NONE)
-            break;
-        m--;
-        memmove(at + best + 1, at + best + 2, m - best);
-        memmove(rank + best + 1, rank + best + 2, (m - best - 1) * sizeof rank[0]);
-        rank[best] = best + 1 < m ? rank_of(v, s, at[best], at[best + 2]) : NONE;
-        if (best > 0)
-            rank[best - 1] = rank_of(v, s, at[best - 1], at[best + 1]);
-    }
-    for (size_t i = 0; i < m; i++)
-        out[i] = (int32_t)rank_of(v, s, at[i], at[i + 1]);
-    return m;
-}
-
-/* A long piece: part starts as a bit set, pair ranks by byte position in blocks of BLOCK, and a
- * binary tree of minima over the blocks whose leftmost smallest leaf is the next pair to merge. */
-enum { BLOCK = 16 };
+/* A piece being merged. Parts keep their numbers; a merge joins a part with the next one still
+ * alive. The rank of every live part joined with its successor lies in blocks of BLOCK, and a
+ * binary tree of minima over the blocks leads to the leftmost lowest, the next pair to merge. */
+enum { BLOCK = 8, STACK_PARTS = 512, NO_RANK = -1 };
 
 struct merge {
     const struct vocab *v;
-    const uint8_t *s;
+    const uint8_t *s; /* [n] */
     size_t n;
-    size_t n_leaf;   /* blocks, rounded up to a power of two */
-    uint64_t *start; /* [n / 64 + 1] bit i: a part starts at i; bit n is set too */
-    uint32_t *rank;  /* [n_leaf * BLOCK] of the part that starts there with its successor */
-    uint32_t *tree;  /* [2 * n_leaf] node 1 is the root, i has children 2i and 2i + 1 */
+    size_t n_part, n_leaf; /* n_leaf: blocks, rounded up to a power of two */
+    uint32_t *at;          /* [n_part + 1] where each part starts, then n */
+    uint64_t *live;        /* [n_part / 64 + 1] bit i: part i is alive; bit n_part is set too */
+    uint32_t *rank;        /* [n_part, rounded up to BLOCK] NO_RANK: dead or no token */
+    uint32_t *tree;        /* [2 * n_leaf] node 1 is the root, i has children 2i and 2i + 1 */
 };
 
-static size_t next_start(const struct merge *g, size_t i)
+/* Rank of s[at[i], at[k]) as one token: its id. */
+static inline uint32_t rank_of(const struct merge *g, size_t i, size_t k)
+{
+    return (uint32_t)vocab_find_rare(g->v, g->s + g->at[i], g->at[k] - g->at[i]);
+}
+
+static inline size_t next_live(const struct merge *g, size_t i)
 {
     size_t w = ++i / 64;
-    uint64_t bits = g->start[w] >> i % 64;
+    uint64_t bits = g->live[w] >> i % 64;
     if (bits)
         return i + (size_t)__builtin_ctzll(bits);
-    while (!g->start[++w])
+    while (!g->live[++w])
         ;
-    return w * 64 + (size_t)__builtin_ctzll(g->start[w]);
+    return w * 64 + (size_t)__builtin_ctzll(g->live[w]);
 }
 
-static size_t prev_start(const struct merge *g, size_t i)
+static inline size_t prev_live(const struct merge *g, size_t i)
 {
     size_t w = --i / 64;
-    uint64_t bits = g->start[w] << (63 - i % 64);
+    uint64_t bits = g->live[w] << (63 - i % 64);
     if (bits)
         return i - (size_t)__builtin_clzll(bits);
-    while (!g->start[--w])
+    while (!g->live[--w])
         ;
-    return w * 64 + 63 - (size_t)__builtin_clzll(g->start[w]);
+    return w * 64 + 63 - (size_t)__builtin_clzll(g->live[w]);
 }
 
-static uint32_t block_min(const uint32_t *rank)
+static inline uint32_t min_u32(uint32_t a, uint32_t b)
 {
-    uint32_t m = rank[0];
-    for (int i = 1; i < BLOCK; i++)
-        m = rank[i] < m ? rank[i] : m;
-    return m;
+    return a < b ? a : b;
 }
 
-static void set_rank(struct merge *g, size_t i, uint32_t rank)
+static inline uint32_t block_min(const uint32_t *rank)
 {
-    g->rank[i] = rank;
+    uint32_t a = min_u32(min_u32(rank[0], rank[1]), min_u32(rank[2], rank[3]));
+    return min_u32(a, min_u32(min_u32(rank[4], rank[5]), min_u32(rank[6], rank[7])));
+}
+
+/* Brings the tree up to date after a change in the block of part i. */
+static inline void update(struct merge *g, size_t i)
+{
     size_t node = g->n_leaf + i / BLOCK;
     uint32_t m = block_min(g->rank + i / BLOCK * BLOCK);
     while (g->tree[node] != m) {
         g->tree[node] = m;
         if (node == 1)
             break;
-        uint32_t sibling = g->tree[node ^ 1];
-        m = sibling < m ? sibling : m;
+        m = min_u32(m, g->tree[node ^ 1]);
         node /= 2;
     }
 }
 
-/* Position of the lowest pair, the leftmost of equals. The tree isn't empty. */
-static size_t lowest(const struct merge *g)
+/* The part whose pair is the lowest, the leftmost of equals. There is one. */
+static inline size_t lowest(const struct merge *g)
 {
     uint32_t rank = g->tree[1];
     size_t node = 1;
     while (node < g->n_leaf)
         node = 2 * node + (g->tree[2 * node] != rank);
-    size_t i = (node - g->n_leaf) * BLOCK;
-    while (g->rank[i] != rank)
-        i++;
-    return i;
+    const uint32_t *block = g->rank + (node - g->n_leaf) * BLOCK;
+    unsigned hits = 0; /* no early exit: where it would be is a coin toss to the processor */
+    for (unsigned k = 0; k < BLOCK; k++)
+        hits |= (unsigned)(block[k] == rank) << k;
+    return (node - g->n_leaf) * BLOCK + (size_t)__builtin_ctz(hits);
+}
+
+/* The parts to begin with: bytes, but whole characters where that is the same (vocab_tab.h). */
+static void cut(struct merge *g)
+{
+    const uint8_t *s = g->s;
+    size_t m = 0;
+    for (size_t i = 0, len; i < g->n; i += len) {
+        g->at[m++] = (uint32_t)i;
+        len = 1;
+        if (s[i] < 0xc0 || s[i] >= 0xf0)
+            continue;
+        size_t n_char = s[i] < 0xe0 ? 2 : 3;
+        uint32_t cp = n_char == 2
+                          ? (s[i] & 0x1fu) << 6 | (s[i + 1] & 0x3fu)
+                          : (s[i] & 0x0fu) << 12 | (s[i + 1] & 0x3fu) << 6 | (s[i + 2] & 0x3fu);
+        uint32_t id = g->v->chars[cp];
+        size_t end = i + n_char;
+        if (id != VOCAB_NO_CHAR && (i == 0 || id < g->v->seams[s[i - 1] * 256 + s[i]]) &&
+            (end == g->n || id < g->v->seams[s[end - 1] * 256 + s[end]]))
+            len = n_char;
+    }
+    g->at[m] = (uint32_t)g->n;
+    g->n_part = m;
 }
 
 static void merge_all(struct merge *g)
 {
-    memset(g->start, 0xff, (g->n / 64 + 1) * sizeof *g->start);
-    for (size_t i = 0; i < g->n_leaf * BLOCK; i++)
-        g->rank[i] = i + 1 < g->n ? rank_of(g->v, g->s, i, i + 2) : NONE;
+    size_t m = g->n_part, n_block = (m + BLOCK - 1) / BLOCK;
+    memset(g->live, 0xff, (m / 64 + 1) * sizeof *g->live);
+    for (size_t i = 0; i + 1 < m; i++)
+        g->rank[i] = rank_of(g, i, i + 2);
+    for (size_t i = m - 1; i < n_block * BLOCK; i++)
+        g->rank[i] = (uint32_t)NO_RANK;
     for (size_t i = 0; i < g->n_leaf; i++)
-        g->tree[g->n_leaf + i] = block_min(g->rank + i * BLOCK);
+        g->tree[g->n_leaf + i] = i < n_block ? block_min(g->rank + i * BLOCK) : (uint32_t)NO_RANK;
     for (size_t i = g->n_leaf; i-- > 1;)
-        g->tree[i] = g->tree[2 * i] < g->tree[2 * i + 1] ? g->tree[2 * i] : g->tree[2 * i + 1];
-    while (g->tree[1] != NONE) {
-        size_t a = lowest(g), b = next_start(g, a), c = next_start(g, b);
-        g->start[b / 64] &= ~((uint64_t)1 << b % 64);
-        set_rank(g, b, NONE);
-        set_rank(g, a, c < g->n ? rank_of(g->v, g->s, a, next_start(g, c)) : NONE);
+        g->tree[i] = min_u32(g->tree[2 * i], g->tree[2 * i + 1]);
+    while (g->tree[1] != (uint32_t)NO_RANK) {
+        size_t a = lowest(g), b = next_live(g, a), c = next_live(g, b);
+        g->live[b / 64] &= ~((uint64_t)1 << b % 64);
+        g->rank[b] = (uint32_t)NO_RANK;
+        g->rank[a] = c < m ? rank_of(g, a, next_live(g, c)) : (uint32_t)NO_RANK;
         if (a > 0) {
-            size_t before = prev_start(g, a);
-            set_rank(g, before, rank_of(g->v, g->s, before, c));
+            size_t before = prev_live(g, a);
+            g->rank[before] = rank_of(g, before, c);
+            if (before / BLOCK != a / BLOCK)
+                update(g, before);
         }
+        if (b / BLOCK != a / BLOCK)
+            update(g, b);
+        update(g, a);
     }
 }
 
-static status merge_large(const struct vocab *v, const uint8_t *s, size_t n, struct ids *t)
+/* Appends the ids of a piece that is no token itself. */
+static status merge_piece(const struct vocab *v, const uint8_t *s, size_t n, struct ids *t)
 {
     status st = OK;
-    struct merge g = {.v = v, .s = s, .n = n, .n_leaf = 1};
-    while (g.n_leaf * BLOCK < n)
-        g.n_leaf *= 2;
-    g.start = mem_array(n / 64 + 1, sizeof *g.start);
-    g.rank = mem_array(g.n_leaf * BLOCK, sizeof *g.rank);
-    g.tree = mem_array(2 * g.n_leaf, sizeof *g.tree);
-    if (!g.start || !g.rank || !g.tree)
-        TRY(E_NOMEM);
+    uint32_t at[STACK_PARTS + 1], rank[STACK_PARTS], tree[2 * STACK_PARTS / BLOCK];
+    uint64_t live[STACK_PARTS / 64 + 1];
+    struct merge g = {.v = v, .s = s, .n = n, .at = at, .live = live, .rank = rank, .tree = tree};
+    bool heap = n > STACK_PARTS;
+    if (heap) {
+        g.at = mem_array(n + 1, sizeof *g.at);
+        if (!g.at)
+            TRY(E_NOMEM);
+    }
+    cut(&g);
+    for (g.n_leaf = 1; g.n_leaf * BLOCK < g.n_part; g.n_leaf *= 2)
+        ;
+    if (heap) {
+        g.live = mem_array(g.n_part / 64 + 1, sizeof *g.live);
+        g.rank = mem_array(g.n_part + BLOCK, sizeof *g.rank);
+        g.tree = mem_array(2 * g.n_leaf, sizeof *g.tree);
+        if (!g.live || !g.rank || !g.tree)
+            TRY(E_NOMEM);
+    }
     merge_all(&g);
-    for (size_t a = 0, b; a < n; a = b) {
-        b = next_start(&g, a);
-        ids_put(t, (int32_t)rank_of(v, s, a, b));
+    for (size_t i = 0, k; i < g.n_part; i = k) {
+        k = next_live(&g, i);
+        ids_put(t, (int32_t)rank_of(&g, i, k));
     }
     st = t->st;
 out:
-    mem_free(g.start);
-    mem_free(g.rank);
-    mem_free(g.tree);
+    if (heap) {
+        mem_free(g.at);
+        mem_free(g.live == live ? NULL : g.live);
+        mem_free(g.rank == rank ? NULL : g.rank);
+        mem_free(g.tree == tree ? NULL : g.tree);
+    }
     return st;
 }
 
@@ -392,34 +409,27 @@ out:
 static inline int32_t find_piece(const struct vocab *v, const uint8_t *s, size_t n, size_t left)
 {
     if (n > VOCAB_SHORT_MAX || left < 8)
-        return vocab_find(v, s, n);
+        return vocab_find_rare(v, s, n);
     uint64_t key; /* one load, whatever the length */
     memcpy(&key, s, 8);
-    return vocab_find_short(v, key & UINT64_MAX >> (64 - 8 * n), n);
+    key &= UINT64_MAX >> (64 - 8 * n);
+    return vocab_find_short(v, key, vocab_hash_short(key, n), n);
 }
 
 /* Text without special tokens. */
 static status encode_plain(const struct vocab *v, struct span text, struct ids *t)
 {
-    status st = OK;
     for (size_t i = 0, end; i < text.n; i = end) {
         end = piece_end(text, i);
-        size_t n = end - i;
-        if (!ids_room(t, 1))
+        int32_t id = find_piece(v, text.s + i, end - i, text.n - i);
+        if (id >= 0)
+            ids_put(t, id);
+        else if (merge_piece(v, text.s + i, end - i, t) < 0)
+            return E_NOMEM;
+        if (t->st < 0)
             return t->st;
-        int32_t id = find_piece(v, text.s + i, n, text.n - i);
-        if (id >= 0) {
-            t->v[t->n++] = id;
-        } else if (n <= SMALL) {
-            int32_t out[SMALL];
-            ids_append(t, out, merge_small(v, text.s + i, n, out));
-            TRY(t->st);
-        } else {
-            TRY(merge_large(v, text.s + i, n, t));
-        }
     }
-out:
-    return st;
+    return OK;
 }
 
 /* The special token at s, the longest if several fit: its id, else -1. */

@@ -10,7 +10,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "o200k_blob.h"
+#include "text/o200k_blob.h"
 #include "text/utf8.h"
 #include "text/vocab_tab.h"
 
@@ -25,12 +25,17 @@ static const struct vocab o200k = {
     .max_len = O200K_MAX_LEN,
     .off = (const uint32_t *)(o200k_blob + O200K_OFF),
     .bytes = o200k_blob + O200K_BYTES,
+    .chars = (const uint32_t *)(o200k_blob + O200K_CHARS),
+    .seams = (const uint32_t *)(o200k_blob + O200K_SEAMS),
+    .pairs = (const int32_t *)(o200k_blob + O200K_PAIRS),
+    .bloom = (const uint64_t *)(o200k_blob + O200K_BLOOM),
     .shorts = (const struct vocab_short *)(o200k_blob + O200K_SHORTS),
     .longs = (const struct vocab_long *)(o200k_blob + O200K_LONGS),
     .specials = (const struct vocab_long *)(o200k_blob + O200K_SPECIALS),
     .short_bits = O200K_SHORT_BITS,
     .long_bits = O200K_LONG_BITS,
     .special_bits = O200K_SPECIAL_BITS,
+    .bloom_bits = O200K_BLOOM_BITS,
     .special_len = O200K_SPECIAL_LEN,
     .special_first = {(uint64_t)1 << '<'},
     .special = {[SP_START] = 200006,
@@ -78,11 +83,7 @@ const uint8_t *vocab_bytes(const struct vocab *v, int id, size_t *n)
 
 int vocab_find(const struct vocab *v, const uint8_t *s, size_t n)
 {
-    if (n == 0 || n > v->max_len)
-        return -1;
-    if (n <= VOCAB_SHORT_MAX)
-        return vocab_find_short(v, vocab_key(s, n), n);
-    return vocab_find_hashed(v, v->longs, v->long_bits, s, n);
+    return n > 0 ? vocab_find_rare(v, s, n) : -1;
 }
 
 /* ---- tokenizer.json ---- */
@@ -102,6 +103,9 @@ struct build {
     struct vocab v; /* first: the pointer handed out is freed as this */
     uint32_t *off;
     uint8_t *bytes;
+    uint32_t *chars; /* all VOCAB_NO_CHAR; serves as `seams` too */
+    int32_t *pairs;
+    uint64_t *bloom;
     struct vocab_short *shorts;
     struct vocab_long *longs, *specials;
     const struct json **at; /* [n_id] a string node of an added token, else NULL */
@@ -312,8 +316,14 @@ static status hash_all(struct build *b, struct err *e)
     v->shorts = b->shorts = mem_calloc((size_t)1 << v->short_bits, sizeof *b->shorts);
     v->longs = b->longs = new_table(v->long_bits);
     v->specials = b->specials = new_table(v->special_bits);
-    if (!b->shorts || !b->longs || !b->specials)
+    v->bloom_bits = vocab_bloom_bits(n_short + n_long);
+    v->bloom = b->bloom = mem_calloc(((size_t)1 << v->bloom_bits) / 64, sizeof *b->bloom);
+    v->chars = v->seams = b->chars = mem_array(65536, sizeof *b->chars);
+    v->pairs = b->pairs = mem_array(65536, sizeof *b->pairs);
+    if (!b->shorts || !b->longs || !b->specials || !b->bloom || !b->pairs || !b->chars)
         return E_NOMEM;
+    memset(b->chars, 0xff, 65536 * sizeof *b->chars);
+    memset(b->pairs, 0xff, 65536 * sizeof *b->pairs); /* -1 */
     for (int id = 0; id < v->n_id; id++) {
         const uint8_t *p = vocab_at(v, id, &n);
         bool ok = true;
@@ -327,6 +337,10 @@ static status hash_all(struct build *b, struct err *e)
         } else if (n > 0) {
             ok = vocab_put_short(b->shorts, v->short_bits, p, n, id);
         }
+        if (!vocab_is_special(v, id) && n > 0)
+            vocab_put_bloom(b->bloom, v->bloom_bits, p, n);
+        if (!vocab_is_special(v, id) && n == 2)
+            b->pairs[p[0] * 256 + p[1]] = id;
         if (!ok) /* needs tokens chosen to collide */
             return err_set(e, E_FORMAT, "tokenizer.json: token %d: too many hash collisions", id);
     }
@@ -453,6 +467,9 @@ void vocab_free(struct vocab *v)
     struct build *b = (struct build *)v;
     mem_free(b->off);
     mem_free(b->bytes);
+    mem_free(b->chars);
+    mem_free(b->pairs);
+    mem_free(b->bloom);
     mem_free(b->shorts);
     mem_free(b->longs);
     mem_free(b->specials);

@@ -1,11 +1,23 @@
 /* How a vocabulary lies in memory, and its hash tables. Private to vocab.c, o200k.c and the build's
  * generator scripts/gen_vocab.c, which writes the same tables ahead of time.
  *
+ * Two filters answer most lookups of the merge without touching the tables:
+ *   pairs     the id of every two-byte token, by its bytes;
+ *   bloom     a bit per hash: clear says that no ordinary token has it.
  * Three open-addressing tables with linear probing, each a power of two in size:
  *   shorts    ordinary tokens of at most 8 bytes; the slot holds the bytes themselves, so that the
  *             usual lookup touches one cache line;
  *   longs     longer ordinary tokens, by hash; the bytes are compared where they lie;
  *   specials  special tokens, by hash.
+ * `chars` and `seams` let the merge begin with whole characters instead of bytes where the outcome
+ * is the same. Merging happens in the order of ids (gen_vocab.c checks that no token of o200k is
+ * made from one with a higher id). While a character's bytes are not yet one part, only a token
+ * that ends in part of a character or begins with the rest of one can join them to a neighbour. The
+ * seam of the two bytes where such a token crosses into the next character holds the lowest id of
+ * those tokens: a character whose own id is below the seams at both its ends is complete before any
+ * of them can act, so it may as well start complete. Vocabularies read from a file have all seams
+ * 0: they begin with bytes.
+ *
  * No run of occupied slots is longer than VOCAB_PROBES, so a lookup has a fixed worst case.
  */
 #ifndef TEXT_VOCAB_TAB_H
@@ -27,6 +39,8 @@ enum {
 /* Marks in `off` that the token is special. */
 #define VOCAB_SPECIAL_BIT 0x80000000u
 
+#define VOCAB_NO_CHAR UINT32_MAX /* in `chars`: the character is no token */
+
 struct vocab_short {
     uint64_t key; /* the bytes, first byte lowest, zero-padded */
     int32_t id;
@@ -39,14 +53,18 @@ struct vocab_long {
 };
 
 struct vocab {
-    int32_t n_id;                      /* one past the highest id */
-    uint32_t max_len;                  /* longest ordinary token */
-    const uint32_t *off;               /* [n_id + 1] start in `bytes`, plus the special bit */
-    const uint8_t *bytes;              /* all tokens' bytes, in id order */
+    int32_t n_id;          /* one past the highest id */
+    uint32_t max_len;      /* longest ordinary token */
+    const uint32_t *off;   /* [n_id + 1] start in `bytes`, plus the special bit */
+    const uint8_t *bytes;  /* all tokens' bytes, in id order */
+    const uint32_t *chars; /* [65536] by code point: its token's id, else VOCAB_NO_CHAR */
+    const uint32_t *seams; /* [65536] by byte before * 256 + byte after, see above */
+    const int32_t *pairs;  /* [65536] by first byte * 256 + second, -1: none */
+    const uint64_t *bloom; /* [1 << bloom_bits] bits */
     const struct vocab_short *shorts;  /* [1 << short_bits] */
     const struct vocab_long *longs;    /* [1 << long_bits] */
     const struct vocab_long *specials; /* [1 << special_bits] */
-    int short_bits, long_bits, special_bits;
+    int short_bits, long_bits, special_bits, bloom_bits;
     uint64_t special_len;             /* bit i: some special token has i + 1 bytes */
     uint64_t special_first[4];        /* 256 bits: some special token begins with this byte */
     int32_t special[VOCAB_N_SPECIAL]; /* by enum special, -1: none */
@@ -71,7 +89,8 @@ static inline uint64_t vocab_mix(uint64_t x)
 {
     x *= 0x9e3779b97f4a7c15u; /* 2^64 / golden ratio */
     x ^= x >> 32;
-    return x * 0xd6e8feb86659fd93u;
+    x *= 0xd6e8feb86659fd93u;
+    return x ^ x >> 32;
 }
 
 static inline uint64_t vocab_hash_short(uint64_t key, size_t n)
@@ -88,7 +107,6 @@ static inline uint64_t vocab_hash(const uint8_t *s, size_t n)
     for (size_t i = 0; i + 8 < n; i += 8) {
         memcpy(&w, s + i, 8);
         h = vocab_mix(h ^ w);
-        h ^= h >> 29;
     }
     memcpy(&w, s + n - 8, 8);
     return vocab_mix(h ^ w);
@@ -101,12 +119,11 @@ static inline const uint8_t *vocab_at(const struct vocab *v, int32_t id, size_t 
     return v->bytes + from;
 }
 
-/* The ordinary token of at most 8 bytes with this key, or -1. */
-static inline int32_t vocab_find_short(const struct vocab *v, uint64_t key, size_t n)
+/* The ordinary token of at most 8 bytes with this key and hash, or -1. */
+static inline int32_t vocab_find_short(const struct vocab *v, uint64_t key, uint64_t hash, size_t n)
 {
     uint32_t mask = (1u << v->short_bits) - 1;
-    uint32_t i = (uint32_t)(vocab_hash_short(key, n) >> (64 - v->short_bits));
-    for (;; i = (i + 1) & mask) {
+    for (uint32_t i = (uint32_t)(hash >> (64 - v->short_bits));; i = (i + 1) & mask) {
         const struct vocab_short *slot = &v->shorts[i];
         if (slot->key == key && slot->len == n)
             return slot->id;
@@ -116,11 +133,10 @@ static inline int32_t vocab_find_short(const struct vocab *v, uint64_t key, size
 }
 
 static inline int32_t vocab_find_hashed(const struct vocab *v, const struct vocab_long *table,
-                                        int bits, const uint8_t *s, size_t n)
+                                        int bits, const uint8_t *s, size_t n, uint64_t hash)
 {
-    uint64_t h = vocab_hash(s, n);
-    uint32_t mask = (1u << bits) - 1, upper = (uint32_t)(h >> 32);
-    for (uint32_t i = (uint32_t)(h >> (64 - bits));; i = (i + 1) & mask) {
+    uint32_t mask = (1u << bits) - 1, upper = (uint32_t)(hash >> 32);
+    for (uint32_t i = (uint32_t)(hash >> (64 - bits));; i = (i + 1) & mask) {
         int32_t id = table[i].id;
         if (id < 0)
             return -1;
@@ -133,11 +149,33 @@ static inline int32_t vocab_find_hashed(const struct vocab *v, const struct voca
     }
 }
 
+/* The tables are indexed by the hash's upper bits, the filter by its lower ones. */
+static inline bool vocab_bloom(const struct vocab *v, uint64_t hash)
+{
+    uint32_t bit = (uint32_t)hash & ((1u << v->bloom_bits) - 1);
+    return v->bloom[bit / 64] >> bit % 64 & 1;
+}
+
+/* The ordinary token of these bytes, or -1: for bytes that probably are none. */
+static inline int32_t vocab_find_rare(const struct vocab *v, const uint8_t *s, size_t n)
+{
+    if (n == 2)
+        return v->pairs[s[0] * 256 + s[1]];
+    if (n <= VOCAB_SHORT_MAX) {
+        uint64_t key = vocab_key(s, n), hash = vocab_hash_short(key, n);
+        return vocab_bloom(v, hash) ? vocab_find_short(v, key, hash, n) : -1;
+    }
+    if (n > v->max_len)
+        return -1;
+    uint64_t hash = vocab_hash(s, n);
+    return vocab_bloom(v, hash) ? vocab_find_hashed(v, v->longs, v->long_bits, s, n, hash) : -1;
+}
+
 static inline int32_t vocab_find_special(const struct vocab *v, const uint8_t *s, size_t n)
 {
     if (n == 0 || n > VOCAB_SPECIAL_MAX || !(v->special_len >> (n - 1) & 1))
         return -1;
-    return vocab_find_hashed(v, v->specials, v->special_bits, s, n);
+    return vocab_find_hashed(v, v->specials, v->special_bits, s, n, vocab_hash(s, n));
 }
 
 /* Building. False when the chain got too long. */
@@ -167,6 +205,21 @@ static inline bool vocab_put_hashed(struct vocab_long *table, int bits, const ui
             return true;
         }
     return false;
+}
+
+/* The filter's size for n tokens: about ten bits each. */
+static inline int vocab_bloom_bits(size_t n)
+{
+    int bits = 6;
+    while ((size_t)1 << bits < 10 * n)
+        bits++;
+    return bits;
+}
+
+static inline void vocab_put_bloom(uint64_t *bloom, int bits, const uint8_t *s, size_t n)
+{
+    uint32_t bit = (uint32_t)vocab_hash(s, n) & ((1u << bits) - 1);
+    bloom[bit / 64] |= (uint64_t)1 << bit % 64;
 }
 
 /* Table size for n tokens: at most 5/8 full, at least 8 slots (so a free slot ends every search).
