@@ -3,7 +3,7 @@
  *     gen_vocab o200k_base.tiktoken o200k.bin o200k_blob.h
  *
  * Runs on the building machine, which like every target must be little-endian. The blob is
- * nine parts, each at a multiple of 64; the header says where.
+ * ten parts, each at a multiple of 64; the header says where.
  */
 #include "text/vocab_tab.h"
 
@@ -25,7 +25,7 @@ static const struct {
 static uint32_t off[N_ID + 1];
 static uint8_t bytes[MAX_BYTES];
 static uint32_t n_bytes;
-static int32_t pairs[65536];
+static int32_t singles[256], pairs[65536];
 static uint32_t chars[65536], seams[65536];
 
 static void die(const char *what)
@@ -93,6 +93,14 @@ static void add_specials(void)
     off[N_ID] = n_bytes;
 }
 
+static int32_t find(const struct vocab *v, const uint8_t *s, size_t n)
+{
+    if (n > VOCAB_SHORT_MAX)
+        return vocab_find_long(v, s, n, vocab_hash(s, n));
+    uint64_t key = vocab_key(s, n);
+    return vocab_find_short(v, key, vocab_hash_short(key, n), n);
+}
+
 /* Merges the token's own bytes and checks what `seams` rests on: they become the token, by
  * merges of rising ids. */
 static void check_order(const struct vocab *v, int token)
@@ -106,7 +114,7 @@ static void check_order(const struct vocab *v, int token)
         size_t best = 0;
         int32_t rank = -1;
         for (size_t i = 0; i + 1 < m; i++) {
-            int32_t r = vocab_find_rare(v, s + at[i], at[i + 2] - at[i]);
+            int32_t r = find(v, s + at[i], at[i + 2] - at[i]);
             if (r >= 0 && (rank < 0 || r < rank)) {
                 rank = r;
                 best = i;
@@ -208,6 +216,8 @@ int main(int argc, char **argv)
             die("hash chain too long");
         if (id < N_RANK)
             vocab_put_bloom(bloom, bloom_bits, p, n);
+        if (id < N_RANK && n == 1)
+            singles[p[0]] = id;
         if (id < N_RANK && n == 2)
             pairs[p[0] * 256 + p[1]] = id;
     }
@@ -233,6 +243,7 @@ int main(int argc, char **argv)
     fprintf(h, "#define O200K_SPECIALS %ld\n", part(f, specials, n_specials * sizeof *specials));
     fprintf(h, "#define O200K_BLOOM_BITS %d\n", bloom_bits);
     fprintf(h, "#define O200K_BLOOM %ld\n", part(f, bloom, bloom_bytes));
+    fprintf(h, "#define O200K_SINGLES %ld\n", part(f, singles, sizeof singles));
     fprintf(h, "#define O200K_PAIRS %ld\n", part(f, pairs, sizeof pairs));
     fprintf(h, "#define O200K_CHARS %ld\n", part(f, chars, sizeof chars));
     fprintf(h, "#define O200K_SEAMS %ld\n", part(f, seams, sizeof seams));

@@ -231,23 +231,38 @@ static size_t piece_end(struct span t, size_t i)
 /* A piece being merged. Parts keep their numbers; a merge joins a part with the next one still
  * alive. The rank of every live part joined with its successor lies in blocks of BLOCK, and a
  * binary tree of minima over the blocks leads to the leftmost lowest, the next pair to merge. */
-enum { BLOCK = 8, STACK_PARTS = 512, NO_RANK = -1 };
+enum { BLOCK = 8, STACK_PARTS = 512, NO_RANK = -1, PAD = 8 };
 
 struct merge {
     const struct vocab *v;
-    const uint8_t *s; /* [n] */
+    const uint8_t *s; /* [n + PAD] a copy of the piece: 8 bytes are readable at any place in it */
     size_t n;
     size_t n_part, n_leaf; /* n_leaf: blocks, rounded up to a power of two */
     uint32_t *at;          /* [n_part + 1] where each part starts, then n */
+    int32_t *id;           /* [n_part] token of each live part */
     uint64_t *live;        /* [n_part / 64 + 1] bit i: part i is alive; bit n_part is set too */
     uint32_t *rank;        /* [n_part, rounded up to BLOCK] NO_RANK: dead or no token */
     uint32_t *tree;        /* [2 * n_leaf] node 1 is the root, i has children 2i and 2i + 1 */
 };
 
-/* Rank of s[at[i], at[k]) as one token: its id. */
+/* The n >= 1 bytes from s as a little-endian number; 8 are readable. */
+static inline uint64_t load_key(const uint8_t *s, size_t n)
+{
+    uint64_t key;
+    memcpy(&key, s, 8);
+    return key & UINT64_MAX >> (64 - 8 * n);
+}
+
+/* Rank of the parts from i to before k as one token: its id. */
 static inline uint32_t rank_of(const struct merge *g, size_t i, size_t k)
 {
-    return (uint32_t)vocab_find_rare(g->v, g->s + g->at[i], g->at[k] - g->at[i]);
+    const uint8_t *s = g->s + g->at[i];
+    size_t n = g->at[k] - g->at[i];
+    if (n == 2)
+        return (uint32_t)g->v->pairs[s[0] * 256 + s[1]];
+    if (n <= VOCAB_SHORT_MAX)
+        return (uint32_t)vocab_find_rare(g->v, load_key(s, n), n);
+    return (uint32_t)vocab_find_long(g->v, s, n, vocab_hash(s, n));
 }
 
 static inline size_t next_live(const struct merge *g, size_t i)
@@ -317,6 +332,7 @@ static void cut(struct merge *g)
     const uint8_t *s = g->s;
     size_t m = 0;
     for (size_t i = 0, len; i < g->n; i += len) {
+        g->id[m] = g->v->singles[s[i]];
         g->at[m++] = (uint32_t)i;
         len = 1;
         if (s[i] < 0xc0 || s[i] >= 0xf0)
@@ -328,8 +344,10 @@ static void cut(struct merge *g)
         uint32_t id = g->v->chars[cp];
         size_t end = i + n_char;
         if (id != VOCAB_NO_CHAR && (i == 0 || id < g->v->seams[s[i - 1] * 256 + s[i]]) &&
-            (end == g->n || id < g->v->seams[s[end - 1] * 256 + s[end]]))
+            (end == g->n || id < g->v->seams[s[end - 1] * 256 + s[end]])) {
+            g->id[m - 1] = (int32_t)id;
             len = n_char;
+        }
     }
     g->at[m] = (uint32_t)g->n;
     g->n_part = m;
@@ -349,6 +367,7 @@ static void merge_all(struct merge *g)
         g->tree[i] = min_u32(g->tree[2 * i], g->tree[2 * i + 1]);
     while (g->tree[1] != (uint32_t)NO_RANK) {
         size_t a = lowest(g), b = next_live(g, a), c = next_live(g, b);
+        g->id[a] = (int32_t)g->rank[a];
         g->live[b / 64] &= ~((uint64_t)1 << b % 64);
         g->rank[b] = (uint32_t)NO_RANK;
         g->rank[a] = c < m ? rank_of(g, a, next_live(g, c)) : (uint32_t)NO_RANK;
@@ -367,67 +386,111 @@ static void merge_all(struct merge *g)
 /* Appends the ids of a piece that is no token itself. */
 static status merge_piece(const struct vocab *v, const uint8_t *s, size_t n, struct ids *t)
 {
-    status st = OK;
+    uint8_t copy[STACK_PARTS + PAD];
     uint32_t at[STACK_PARTS + 1], rank[STACK_PARTS], tree[2 * STACK_PARTS / BLOCK];
+    int32_t id[STACK_PARTS];
     uint64_t live[STACK_PARTS / 64 + 1];
-    struct merge g = {.v = v, .s = s, .n = n, .at = at, .live = live, .rank = rank, .tree = tree};
-    bool heap = n > STACK_PARTS;
-    if (heap) {
-        g.at = mem_array(n + 1, sizeof *g.at);
-        if (!g.at)
-            TRY(E_NOMEM);
+    struct merge g = {.v = v, .n = n, .at = at, .id = id, .live = live, .rank = rank, .tree = tree};
+    uint8_t *heap = NULL; /* one block for all of these when they don't fit */
+    g.s = copy;
+    g.n_leaf = 1;
+    while (g.n_leaf * BLOCK < n)
+        g.n_leaf *= 2;
+    if (n > STACK_PARTS) {
+        size_t n_live = n / 64 + 1;
+        heap =
+            mem_alloc(n_live * 8 + (n + 1) * 4 + n * 4 + (n + BLOCK) * 4 + 8 * g.n_leaf + n + PAD);
+        if (!heap)
+            return E_NOMEM;
+        g.live = (uint64_t *)(void *)heap;
+        g.at = (uint32_t *)(g.live + n_live);
+        g.id = (int32_t *)(g.at + n + 1);
+        g.rank = (uint32_t *)(g.id + n);
+        g.tree = g.rank + n + BLOCK;
+        g.s = (uint8_t *)(g.tree + 2 * g.n_leaf);
     }
+    memcpy((uint8_t *)(uintptr_t)g.s, s, n);
+    memset((uint8_t *)(uintptr_t)g.s + n, 0, PAD);
     cut(&g);
-    for (g.n_leaf = 1; g.n_leaf * BLOCK < g.n_part; g.n_leaf *= 2)
-        ;
-    if (heap) {
-        g.live = mem_array(g.n_part / 64 + 1, sizeof *g.live);
-        g.rank = mem_array(g.n_part + BLOCK, sizeof *g.rank);
-        g.tree = mem_array(2 * g.n_leaf, sizeof *g.tree);
-        if (!g.live || !g.rank || !g.tree)
-            TRY(E_NOMEM);
-    }
+    while (g.n_leaf > 1 && g.n_leaf / 2 * BLOCK >= g.n_part)
+        g.n_leaf /= 2;
     merge_all(&g);
-    for (size_t i = 0, k; i < g.n_part; i = k) {
-        k = next_live(&g, i);
-        ids_put(t, (int32_t)rank_of(&g, i, k));
-    }
-    st = t->st;
-out:
-    if (heap) {
-        mem_free(g.at);
-        mem_free(g.live == live ? NULL : g.live);
-        mem_free(g.rank == rank ? NULL : g.rank);
-        mem_free(g.tree == tree ? NULL : g.tree);
-    }
-    return st;
+    for (size_t i = 0; i < g.n_part; i = next_live(&g, i))
+        ids_put(t, g.id[i]);
+    mem_free(heap);
+    return t->st;
 }
 
 /* ---- encode ---- */
 
-/* The whole-piece lookup; `left` bytes are readable from s. */
-static inline int32_t find_piece(const struct vocab *v, const uint8_t *s, size_t n, size_t left)
+/* Pieces that had to be merged come again in real text: words the vocabulary lacks. A slot tells
+ * where in the call's text one was and which ids it gave. */
+struct seen {
+    const uint8_t *s; /* [n] in the text; NULL: free slot */
+    uint32_t n, n_id;
+    size_t i_id; /* in struct ids */
+};
+
+struct encoder {
+    const struct vocab *v;
+    struct ids *t;
+    int seen_bits;
+    struct seen seen[1 << 10];
+};
+
+static void encoder_init(struct encoder *c, const struct vocab *v, struct ids *t, size_t n_text)
 {
-    if (n > VOCAB_SHORT_MAX || left < 8)
-        return vocab_find_rare(v, s, n);
-    uint64_t key; /* one load, whatever the length */
-    memcpy(&key, s, 8);
-    key &= UINT64_MAX >> (64 - 8 * n);
-    return vocab_find_short(v, key, vocab_hash_short(key, n), n);
+    c->v = v;
+    c->t = t;
+    c->seen_bits = 2;
+    while (c->seen_bits < 10 && (size_t)16 << c->seen_bits < n_text)
+        c->seen_bits++;
+    memset(c->seen, 0, sizeof c->seen[0] << c->seen_bits);
+}
+
+/* Appends the ids of a piece that is no token itself. */
+static status put_merged(struct encoder *c, const uint8_t *s, size_t n, uint64_t hash)
+{
+    struct ids *t = c->t;
+    struct seen *slot = &c->seen[hash >> (64 - c->seen_bits)];
+    if (slot->s && slot->n == n && memcmp(slot->s, s, n) == 0) {
+        if (ids_room(t, slot->n_id)) {
+            memcpy(t->v + t->n, t->v + slot->i_id, slot->n_id * sizeof *t->v);
+            t->n += slot->n_id;
+        }
+        return t->st;
+    }
+    size_t before = t->n;
+    status st = merge_piece(c->v, s, n, t);
+    *slot =
+        (struct seen){.s = s, .n = (uint32_t)n, .n_id = (uint32_t)(t->n - before), .i_id = before};
+    return st;
 }
 
 /* Text without special tokens. */
-static status encode_plain(const struct vocab *v, struct span text, struct ids *t)
+static status encode_plain(struct encoder *c, struct span text)
 {
+    const struct vocab *v = c->v;
     for (size_t i = 0, end; i < text.n; i = end) {
         end = piece_end(text, i);
-        int32_t id = find_piece(v, text.s + i, end - i, text.n - i);
+        const uint8_t *s = text.s + i;
+        size_t n = end - i;
+        uint64_t hash;
+        int32_t id;
+        if (n <= VOCAB_SHORT_MAX) {
+            uint64_t key = text.n - i >= 8 ? load_key(s, n) : vocab_key(s, n);
+            hash = vocab_hash_short(key, n);
+            id = vocab_find_short(v, key, hash, n);
+        } else {
+            hash = vocab_hash(s, n);
+            id = vocab_find_long(v, s, n, hash);
+        }
         if (id >= 0)
-            ids_put(t, id);
-        else if (merge_piece(v, text.s + i, end - i, t) < 0)
+            ids_put(c->t, id);
+        else if (put_merged(c, s, n, hash) == E_NOMEM)
             return E_NOMEM;
-        if (t->st < 0)
-            return t->st;
+        if (c->t->st < 0)
+            return c->t->st;
     }
     return OK;
 }
@@ -448,13 +511,13 @@ static int32_t special_at(const struct vocab *v, const uint8_t *s, size_t left, 
     return -1;
 }
 
-static status encode_marked(const struct vocab *v, struct span text, enum special_mode mode,
-                            struct ids *t, struct err *e)
+static status encode_marked(struct encoder *c, struct span text, enum special_mode mode,
+                            struct err *e)
 {
     status st = OK;
     size_t from = 0;
     for (size_t i = 0, n; i < text.n;) {
-        int32_t id = special_at(v, text.s + i, text.n - i, &n);
+        int32_t id = special_at(c->v, text.s + i, text.n - i, &n);
         if (id < 0) {
             i++;
             continue;
@@ -462,12 +525,12 @@ static status encode_marked(const struct vocab *v, struct span text, enum specia
         if (mode == SPECIAL_ERROR)
             return err_set(e, E_INPUT, "the text contains the special token %.*s at byte %zu",
                            (int)n, (const char *)text.s + i, i);
-        TRY(encode_plain(v, (struct span){text.s + from, i - from}, t));
-        ids_put(t, id);
-        TRY(t->st);
+        TRY(encode_plain(c, (struct span){text.s + from, i - from}));
+        ids_put(c->t, id);
+        TRY(c->t->st);
         from = i += n;
     }
-    TRY(encode_plain(v, (struct span){text.s + from, text.n - from}, t));
+    TRY(encode_plain(c, (struct span){text.s + from, text.n - from}));
 out:
     return st;
 }
@@ -482,7 +545,9 @@ status o200k_encode(const struct vocab *v, const char *text, size_t n, enum spec
         return err_set(e, E_INPUT, "the text is not valid UTF-8 at byte %zu", valid);
     size_t before = t->n;
     struct span all = {(const uint8_t *)text, n};
-    status st = mode == SPECIAL_TEXT ? encode_plain(v, all, t) : encode_marked(v, all, mode, t, e);
+    struct encoder c;
+    encoder_init(&c, v, t, n);
+    status st = mode == SPECIAL_TEXT ? encode_plain(&c, all) : encode_marked(&c, all, mode, e);
     if (st == OK)
         return OK;
     t->n = before;

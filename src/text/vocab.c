@@ -27,6 +27,7 @@ static const struct vocab o200k = {
     .bytes = o200k_blob + O200K_BYTES,
     .chars = (const uint32_t *)(o200k_blob + O200K_CHARS),
     .seams = (const uint32_t *)(o200k_blob + O200K_SEAMS),
+    .singles = (const int32_t *)(o200k_blob + O200K_SINGLES),
     .pairs = (const int32_t *)(o200k_blob + O200K_PAIRS),
     .bloom = (const uint64_t *)(o200k_blob + O200K_BLOOM),
     .shorts = (const struct vocab_short *)(o200k_blob + O200K_SHORTS),
@@ -83,7 +84,10 @@ const uint8_t *vocab_bytes(const struct vocab *v, int id, size_t *n)
 
 int vocab_find(const struct vocab *v, const uint8_t *s, size_t n)
 {
-    return n > 0 ? vocab_find_rare(v, s, n) : -1;
+    if (n > VOCAB_SHORT_MAX)
+        return vocab_find_long(v, s, n, vocab_hash(s, n));
+    uint64_t key = vocab_key(s, n);
+    return n > 0 ? vocab_find_short(v, key, vocab_hash_short(key, n), n) : -1;
 }
 
 /* ---- tokenizer.json ---- */
@@ -104,7 +108,7 @@ struct build {
     uint32_t *off;
     uint8_t *bytes;
     uint32_t *chars; /* all VOCAB_NO_CHAR; serves as `seams` too */
-    int32_t *pairs;
+    int32_t *singles, *pairs;
     uint64_t *bloom;
     struct vocab_short *shorts;
     struct vocab_long *longs, *specials;
@@ -319,8 +323,10 @@ static status hash_all(struct build *b, struct err *e)
     v->bloom_bits = vocab_bloom_bits(n_short + n_long);
     v->bloom = b->bloom = mem_calloc(((size_t)1 << v->bloom_bits) / 64, sizeof *b->bloom);
     v->chars = v->seams = b->chars = mem_array(65536, sizeof *b->chars);
+    v->singles = b->singles = mem_array(256, sizeof *b->singles);
     v->pairs = b->pairs = mem_array(65536, sizeof *b->pairs);
-    if (!b->shorts || !b->longs || !b->specials || !b->bloom || !b->pairs || !b->chars)
+    if (!b->shorts || !b->longs || !b->specials || !b->bloom || !b->pairs || !b->singles ||
+        !b->chars)
         return E_NOMEM;
     memset(b->chars, 0xff, 65536 * sizeof *b->chars);
     memset(b->pairs, 0xff, 65536 * sizeof *b->pairs); /* -1 */
@@ -344,9 +350,11 @@ static status hash_all(struct build *b, struct err *e)
         if (!ok) /* needs tokens chosen to collide */
             return err_set(e, E_FORMAT, "tokenizer.json: token %d: too many hash collisions", id);
     }
-    for (int c = 0; c < 256; c++)
-        if (vocab_find(v, &(uint8_t){(uint8_t)c}, 1) < 0)
+    for (int c = 0; c < 256; c++) {
+        b->singles[c] = vocab_find(v, &(uint8_t){(uint8_t)c}, 1);
+        if (b->singles[c] < 0)
             return err_set(e, E_FORMAT, "tokenizer.json: no token for the single byte 0x%02x", c);
+    }
     return OK;
 }
 
@@ -468,6 +476,7 @@ void vocab_free(struct vocab *v)
     mem_free(b->off);
     mem_free(b->bytes);
     mem_free(b->chars);
+    mem_free(b->singles);
     mem_free(b->pairs);
     mem_free(b->bloom);
     mem_free(b->shorts);

@@ -1,10 +1,11 @@
 /* How a vocabulary lies in memory, and its hash tables. Private to vocab.c, o200k.c and the build's
  * generator scripts/gen_vocab.c, which writes the same tables ahead of time.
  *
- * Two filters answer most lookups of the merge without touching the tables:
+ * Small tables answer most lookups of the merge without touching the large ones:
+ *   singles   the id of every byte;
  *   pairs     the id of every two-byte token, by its bytes;
  *   bloom     a bit per hash: clear says that no ordinary token has it.
- * Three open-addressing tables with linear probing, each a power of two in size:
+ * Three open-addressing tables hold the tokens, with linear probing, each a power of two in size:
  *   shorts    ordinary tokens of at most 8 bytes; the slot holds the bytes themselves, so that the
  *             usual lookup touches one cache line;
  *   longs     longer ordinary tokens, by hash; the bytes are compared where they lie;
@@ -15,8 +16,8 @@
  * that ends in part of a character or begins with the rest of one can join them to a neighbour. The
  * seam of the two bytes where such a token crosses into the next character holds the lowest id of
  * those tokens: a character whose own id is below the seams at both its ends is complete before any
- * of them can act, so it may as well start complete. Vocabularies read from a file have all seams
- * 0: they begin with bytes.
+ * of them can act, so it may as well start complete. Vocabularies read from a file know no
+ * characters: their merge begins with bytes.
  *
  * No run of occupied slots is longer than VOCAB_PROBES, so a lookup has a fixed worst case.
  */
@@ -53,14 +54,15 @@ struct vocab_long {
 };
 
 struct vocab {
-    int32_t n_id;          /* one past the highest id */
-    uint32_t max_len;      /* longest ordinary token */
-    const uint32_t *off;   /* [n_id + 1] start in `bytes`, plus the special bit */
-    const uint8_t *bytes;  /* all tokens' bytes, in id order */
-    const uint32_t *chars; /* [65536] by code point: its token's id, else VOCAB_NO_CHAR */
-    const uint32_t *seams; /* [65536] by byte before * 256 + byte after, see above */
-    const int32_t *pairs;  /* [65536] by first byte * 256 + second, -1: none */
-    const uint64_t *bloom; /* [1 << bloom_bits] bits */
+    int32_t n_id;           /* one past the highest id */
+    uint32_t max_len;       /* longest ordinary token */
+    const uint32_t *off;    /* [n_id + 1] start in `bytes`, plus the special bit */
+    const uint8_t *bytes;   /* all tokens' bytes, in id order */
+    const uint32_t *chars;  /* [65536] by code point: its token's id, else VOCAB_NO_CHAR */
+    const uint32_t *seams;  /* [65536] by byte before * 256 + byte after, see above */
+    const int32_t *singles; /* [256] */
+    const int32_t *pairs;   /* [65536] by first byte * 256 + second, -1: none */
+    const uint64_t *bloom;  /* [1 << bloom_bits] bits */
     const struct vocab_short *shorts;  /* [1 << short_bits] */
     const struct vocab_long *longs;    /* [1 << long_bits] */
     const struct vocab_long *specials; /* [1 << special_bits] */
@@ -156,19 +158,20 @@ static inline bool vocab_bloom(const struct vocab *v, uint64_t hash)
     return v->bloom[bit / 64] >> bit % 64 & 1;
 }
 
-/* The ordinary token of these bytes, or -1: for bytes that probably are none. */
-static inline int32_t vocab_find_rare(const struct vocab *v, const uint8_t *s, size_t n)
+/* The ordinary token of these 3-8 bytes, or -1: for bytes that probably are none. */
+static inline int32_t vocab_find_rare(const struct vocab *v, uint64_t key, size_t n)
 {
-    if (n == 2)
-        return v->pairs[s[0] * 256 + s[1]];
-    if (n <= VOCAB_SHORT_MAX) {
-        uint64_t key = vocab_key(s, n), hash = vocab_hash_short(key, n);
-        return vocab_bloom(v, hash) ? vocab_find_short(v, key, hash, n) : -1;
-    }
-    if (n > v->max_len)
+    uint64_t hash = vocab_hash_short(key, n);
+    return vocab_bloom(v, hash) ? vocab_find_short(v, key, hash, n) : -1;
+}
+
+/* The ordinary token of these more than 8 bytes with this hash, or -1. */
+static inline int32_t vocab_find_long(const struct vocab *v, const uint8_t *s, size_t n,
+                                      uint64_t hash)
+{
+    if (n > v->max_len || !vocab_bloom(v, hash))
         return -1;
-    uint64_t hash = vocab_hash(s, n);
-    return vocab_bloom(v, hash) ? vocab_find_hashed(v, v->longs, v->long_bits, s, n, hash) : -1;
+    return vocab_find_hashed(v, v->longs, v->long_bits, s, n, hash);
 }
 
 static inline int32_t vocab_find_special(const struct vocab *v, const uint8_t *s, size_t n)
