@@ -1,4 +1,14 @@
+/* How numbers keep their text. jansson turns "-0" into 0, refuses integers past 64 bits and rounds
+ * fractions, but some of our readers must print a number as another program would. So json_parse
+ * first rewrites such numbers into strings that start with NUL and '#', which json_kind and the
+ * getters take back:
+ *
+ *     {"a": 1.50, "b": "\u0000x", "c": 7}  ->  {"a": "\u0000#1.50", "b": "\u0000\u0000x", "c": 7}
+ *
+ * A string of the source that starts with NUL gets a second NUL, so no text can pose as a number.
+ */
 #include "base/json.h"
+#include "base/mem.h"
 #include "base/num.h"
 
 #include <jansson.h>
@@ -18,17 +28,62 @@ static json_t *node_mut(const struct json *j)
     return (json_t *)(uintptr_t)j;
 }
 
-/* Counts nesting and values without building anything. Wrong nesting is left to the parser. */
-static status scan(const char *s, size_t n, const struct json_limits *lim, struct err *e)
+static const char mark[] = "\\u0000";
+enum { N_MARK = sizeof mark - 1 };
+
+/* Length of the number at s, and whether it must keep its text; 0 when it is no valid number,
+ * which is left to jansson to refuse. */
+static size_t number(const char *s, size_t n, bool *keep)
+{
+    size_t i = n && s[0] == '-', digits = i;
+    if (i < n && s[i] == '0')
+        i++;
+    else
+        while (i < n && s[i] >= '0' && s[i] <= '9')
+            i++;
+    digits = i - digits;
+    if (!digits)
+        return 0;
+    /* 18 digits always fit; longer ones keep their text whether they would or not. */
+    *keep = digits > 18 || (s[0] == '-' && s[1] == '0');
+    if (i < n && s[i] == '.') {
+        size_t from = ++i;
+        while (i < n && s[i] >= '0' && s[i] <= '9')
+            i++;
+        if (i == from)
+            return 0;
+        *keep = true;
+    }
+    if (i < n && (s[i] == 'e' || s[i] == 'E')) {
+        i++;
+        if (i < n && (s[i] == '+' || s[i] == '-'))
+            i++;
+        size_t from = i;
+        while (i < n && s[i] >= '0' && s[i] <= '9')
+            i++;
+        if (i == from)
+            return 0;
+        *keep = true;
+    }
+    return i;
+}
+
+/* Counts nesting and values without building anything; *extra is by how many bytes `rewrite` will
+ * lengthen the text. Wrong nesting is left to the parser. */
+static status scan(const char *s, size_t n, const struct json_limits *lim, size_t *extra,
+                   struct err *e)
 {
     if (n > lim->max_bytes)
         return err_set(e, E_LIMIT, "JSON text of %zu bytes; at most %zu are read", n,
                        lim->max_bytes);
     int depth = 0;
     size_t values = 1;
+    *extra = 0;
     for (size_t i = 0; i < n; i++) {
         switch (s[i]) {
         case '"':
+            if (n - i > N_MARK && memcmp(s + i + 1, mark, N_MARK) == 0)
+                *extra += N_MARK;
             for (i++; i < n && s[i] != '"'; i++)
                 if (s[i] == '\\')
                     i++;
@@ -48,29 +103,137 @@ static status scan(const char *s, size_t n, const struct json_limits *lim, struc
                 return err_set(e, E_LIMIT, "JSON with more than %zu values", lim->max_values);
             break;
         default:
+            if (s[i] == '-' || (s[i] >= '0' && s[i] <= '9')) {
+                bool keep = false;
+                size_t len = number(s + i, n - i, &keep);
+                if (len && keep)
+                    *extra += N_MARK + 3;
+                if (len)
+                    i += len - 1;
+            }
             break;
         }
     }
     return OK;
 }
 
+/* Copies s to `out` (NULL: only counts) with kept numbers as marked strings, until `stop` bytes
+ * were made; returns how many bytes of s that took. */
+static size_t rewrite(const char *s, size_t n, char *out, size_t stop)
+{
+    size_t o = 0, i = 0;
+    while (i < n && o < stop) {
+        bool keep = false, pass = false;
+        size_t len = 1, add = 0;
+        if (s[i] == '"') {
+            while (i + len < n && s[i + len] != '"')
+                len += s[i + len] == '\\' ? 2 : 1;
+            len = i + len < n ? len + 1 : n - i;
+            pass = len > N_MARK && memcmp(s + i + 1, mark, N_MARK) == 0;
+            add = pass ? N_MARK : 0;
+        } else if (s[i] == '-' || (s[i] >= '0' && s[i] <= '9')) {
+            size_t m = number(s + i, n - i, &keep);
+            len = m ? m : 1;
+            keep = m && keep;
+            add = keep ? N_MARK + 3 : 0;
+        }
+        if (out && keep) {
+            out[o] = '"';
+            memcpy(out + o + 1, mark, N_MARK);
+            out[o + 1 + N_MARK] = '#';
+            memcpy(out + o + 2 + N_MARK, s + i, len);
+            out[o + add + len - 1] = '"';
+        } else if (out && pass) {
+            out[o] = '"';
+            memcpy(out + o + 1, mark, N_MARK);
+            memcpy(out + o + add + 1, s + i + 1, len - 1);
+        } else if (out) {
+            memcpy(out + o, s + i, len);
+        }
+        o += len + add;
+        i += len;
+    }
+    return i;
+}
+
+/* A kept number too big for a double is refused, as it would be without its text. */
+static bool all_finite(json_t *j)
+{
+    const char *key;
+    json_t *v;
+    size_t i;
+    switch (json_typeof(j)) {
+    case JSON_OBJECT:
+        json_object_foreach(j, key, v)
+        {
+            if (!all_finite(v))
+                return false;
+        }
+        return true;
+    case JSON_ARRAY:
+        json_array_foreach(j, i, v)
+        {
+            if (!all_finite(v))
+                return false;
+        }
+        return true;
+    default:
+        return json_kind((struct json *)(void *)j) != J_REAL ||
+               isfinite(json_num((struct json *)(void *)j));
+    }
+}
+
+/* `made`: length of the rewritten text jansson saw, 0 when it saw the original. */
+static status refused(const char *text, size_t n, size_t made, const json_error_t *je,
+                      struct err *e)
+{
+    if (json_error_code(je) == json_error_out_of_memory)
+        return err_set(e, E_NOMEM, "out of memory reading JSON");
+    int column = je->column;
+    if (made) {
+        size_t at = rewrite(text, n, NULL, je->position > 0 ? (size_t)je->position : 0);
+        for (column = 0; at > 0 && text[at - 1] != '\n'; at--)
+            column += ((unsigned char)text[at - 1] & 0xc0) != 0x80;
+    }
+    return err_set(e, E_INPUT, "invalid JSON at line %d, column %d: %s", je->line, column,
+                   je->text);
+}
+
 status json_parse(const char *text, size_t n, const struct json_limits *lim, struct json **root,
                   struct err *e)
 {
     *root = NULL;
-    status st = scan(text, n, lim, e);
+    size_t extra = 0, made = 0;
+    status st = scan(text, n, lim, &extra, e);
     if (st < 0)
         return st;
-    json_error_t je;
-    json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
-    if (!j) {
-        if (json_error_code(&je) == json_error_out_of_memory)
+    char *copy = NULL;
+    if (extra) {
+        copy = mem_alloc(n + extra);
+        if (!copy)
             return err_set(e, E_NOMEM, "out of memory reading JSON");
-        return err_set(e, E_INPUT, "invalid JSON at line %d, column %d: %s", je.line, je.column,
-                       je.text);
+        rewrite(text, n, copy, SIZE_MAX);
+        made = n + extra;
+    }
+    json_error_t je;
+    json_t *j = json_loadb(copy ? copy : text, copy ? made : n,
+                           JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
+    mem_free(copy);
+    if (!j)
+        return refused(text, n, made, &je, e);
+    if (made && !all_finite(j)) {
+        json_decref(j);
+        return err_set(e, E_INPUT, "invalid JSON: a number is out of range");
     }
     *root = (struct json *)(void *)j;
     return OK;
+}
+
+/* The text of a number that kept it, or NULL. */
+static const char *kept(const struct json *j)
+{
+    const char *s = json_string_value(node(j));
+    return s && json_string_length(node(j)) > 2 && s[0] == '\0' && s[1] == '#' ? s + 2 : NULL;
 }
 
 void json_free(struct json *root)
@@ -88,7 +251,7 @@ enum json_kind json_kind(const struct json *j)
     case JSON_ARRAY:
         return J_ARR;
     case JSON_STRING:
-        return J_STR;
+        return kept(j) ? J_REAL : J_STR;
     case JSON_INTEGER:
         return J_INT;
     case JSON_REAL:
@@ -144,9 +307,12 @@ const struct json *json_val(void *it)
 
 const char *json_str(const struct json *j, size_t *n)
 {
+    const char *s = json_string_value(node(j));
+    size_t len = json_string_length(node(j));
+    bool escaped = s && len > 0 && s[0] == '\0';
     if (n)
-        *n = json_string_length(node(j));
-    return json_string_value(node(j));
+        *n = len - escaped;
+    return s + escaped;
 }
 
 int64_t json_int(const struct json *j)
@@ -156,7 +322,13 @@ int64_t json_int(const struct json *j)
 
 double json_num(const struct json *j)
 {
-    return json_number_value(node(j));
+    const char *s = kept(j);
+    return s ? strtod(s, NULL) : json_number_value(node(j));
+}
+
+const char *json_real_text(const struct json *j)
+{
+    return kept(j);
 }
 
 status json_get_int(const struct json *obj, const char *key, int64_t lo, int64_t hi, int64_t *v,
@@ -270,7 +442,7 @@ void json_dump(struct buf *b, const struct json *j)
         buf_printf(b, "%lld", (long long)json_int(j));
         break;
     case J_REAL:
-        json_put_num(b, json_num(j));
+        buf_puts(b, json_real_text(j));
         break;
     case J_STR:
         s = json_str(j, &n);

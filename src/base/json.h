@@ -3,7 +3,8 @@
  * json_parse refuses, before any tree is built, text larger, deeper or with more values than its
  * limits allow (a linear scan), and then invalid JSON, invalid UTF-8, duplicate keys and trailing
  * bytes. Objects keep the source order of their keys. Nodes inside a tree are borrowed: they live
- * as long as the root that json_parse returned.
+ * as long as the root that json_parse returned. Numbers that a 64-bit integer can't hold as written
+ * (fractions, exponents, "-0", more digits) keep their source text and count as J_REAL.
  */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
@@ -55,6 +56,8 @@ const struct json *json_val(void *it);
 const char *json_str(const struct json *j, size_t *n); /* NUL-terminated; n may be NULL */
 int64_t json_int(const struct json *j);
 double json_num(const struct json *j);
+/* The source text of a J_REAL, NUL-terminated. */
+const char *json_real_text(const struct json *j);
 
 /* Typed getters with defaults for configuration files: absent or null gives *v unchanged; a wrong
  * type or range is E_INPUT with `param` = key. json_get_str borrows. */
@@ -66,7 +69,7 @@ MUST_USE status json_get_bool(const struct json *obj, const char *key, bool *v, 
 MUST_USE status json_get_str(const struct json *obj, const char *key, const char **v,
                              struct err *e);
 
-/* Appends the node as JSON: compact, source key order, non-ASCII as UTF-8. */
+/* Appends the node as JSON: compact, source key order, non-ASCII as UTF-8, numbers as written. */
 void json_dump(struct buf *b, const struct json *j);
 /* Appends a quoted JSON string of valid UTF-8 (control characters and " \ escaped). */
 void json_quote(struct buf *b, const char *s, size_t n);

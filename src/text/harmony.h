@@ -4,8 +4,8 @@
  * HARMONY_RECOVER no token stream fails, no text is lost and no control text reaches a client.
  * This folder knows no tensor and no HTTP. Conversions from and to JSON are in harmony_json.h.
  *
- * Reading order: the types here, harmony_render.c, harmony_parse.c, harmony_ts.c (tool
- * declarations as TypeScript).
+ * Reading order: the types here, harmony_render.c, harmony_ts.c (tool declarations as TypeScript),
+ * harmony_header.c (one message header), harmony_parse.c.
  */
 #ifndef TEXT_HARMONY_H
 #define TEXT_HARMONY_H
@@ -28,17 +28,29 @@ struct str {
     const char *p;
     size_t n;
 };
+#define STR_INIT(literal)                                                                          \
+    {                                                                                              \
+        "" literal, sizeof(literal) - 1                                                            \
+    } /* of a static object */
+#define STR(literal) ((struct str)STR_INIT(literal))
+bool str_eq(struct str s, const char *z); /* an absent string equals nothing */
 
 struct harmony_tool {
     struct str name, description;
     const struct json *parameters; /* JSON Schema, or NULL for a tool without arguments */
+    struct str type;               /* the argument type ready to print; wins over parameters */
 };
 
 struct harmony_namespace {
+    struct str key; /* what namespaces are sorted by; absent: the name */
     struct str name, description;
-    struct harmony_tool *tool; /* [n_tool], in source order */
+    const struct harmony_tool *tool; /* [n_tool], in source order */
     int n_tool;
 };
+
+/* The model's built-in tools, for a system message. They point at constants. */
+void harmony_builtin_browser(struct harmony_namespace *ns);
+void harmony_builtin_python(struct harmony_namespace *ns);
 
 /* Body of a system message. Absent strings leave their line out. */
 struct harmony_system {
@@ -81,7 +93,7 @@ struct harmony_conversation {
     int n_msg;
 };
 
-/* The defaults of the library's constructor (harmony.md section 4): identity, cutoff 2024-06,
+/* The defaults of the library's constructor (docs/harmony.md): identity, cutoff 2024-06,
  * medium effort, three channels required. */
 void harmony_system_default(struct harmony_system *s);
 
@@ -108,9 +120,18 @@ struct harmony_render_opts {
 MUST_USE status harmony_render(const struct vocab *, const struct harmony_conversation *,
                                const struct harmony_render_opts *, struct ids *out, struct err *);
 
-/* Appends a tool schema as TypeScript (harmony.md section 6); `indent` is the current indentation.
- */
-void harmony_ts(struct buf *out, const struct json *schema, const char *indent);
+/* E_INPUT naming the control token that the vocabulary lacks, if it does. */
+MUST_USE status harmony_check_vocab(const struct vocab *, struct err *);
+
+/* Appends a tool schema as TypeScript; `indent` blanks is the current indentation. */
+void harmony_ts(struct buf *out, const struct json *schema, int indent);
+
+/* Appends the "# Tools" section of these namespaces [n], in the order of their keys. */
+void harmony_tools_section(struct buf *out, const struct harmony_namespace *ns, int n);
+
+/* Appends JSON as the harmony library prints defaults: compact, numbers as Rust's serde_json reads
+ * and writes them. */
+void harmony_json_compact(struct buf *out, const struct json *j);
 
 /* ---- streaming parser ---- */
 
