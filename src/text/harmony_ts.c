@@ -61,6 +61,17 @@ static const struct json *get_arr(const struct json *obj, const char *key)
 
 /* ---- numbers as serde_json has them ---- */
 
+/* The exponent at s, [+-]digits, kept within +-100000: beyond any that matters. */
+static long exponent(const char *s)
+{
+    bool neg = *s == '-';
+    long x = 0;
+    for (s += *s == '-' || *s == '+'; *s >= '0' && *s <= '9'; s++)
+        x = x < 100000 ? 10 * x + (*s - '0') : x;
+    x = x < 100000 ? x : 100000;
+    return neg ? -x : x;
+}
+
 /* serde_json's default reader is fast, not exact: it collects the digits in 64 bits, dropping those
  * that do not fit, and scales by one power of ten at a time of at most 308. Its result can be a
  * unit off in the last place, and the library prints that. */
@@ -89,10 +100,8 @@ static double serde_read(const char *s)
             exp--;
         }
     }
-    if (*s == 'e' || *s == 'E') {
-        long x = strtol(s + 1, NULL, 10);
-        exp += x > 100000 ? 100000 : x < -100000 ? -100000 : x;
-    }
+    if (*s == 'e' || *s == 'E')
+        exp += exponent(s + 1);
     double f = (double)sig;
     while (f != 0 && exp != 0) {
         long step = labs(exp) < 308 ? labs(exp) : 308;
@@ -132,7 +141,7 @@ static void serde_write(struct buf *out, double v)
             digit[n++] = *c;
     while (n > 1 && digit[n - 1] == '0')
         n--;
-    int point = (int)strtol(c + 1, NULL, 10) + 1; /* value = 0.DIGITS * 10^point */
+    int point = (int)exponent(c + 1) + 1; /* value = 0.DIGITS * 10^point */
     if (n <= point && point <= 16) {
         buf_put(out, digit, (size_t)n);
         for (int i = n; i < point; i++)

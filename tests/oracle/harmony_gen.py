@@ -252,7 +252,7 @@ class Streams:
             elif k < .95:
                 out.append(r.randrange(self.n_vocab))
             elif k < .97:
-                out.append(r.choice([0xffffffff - 2**32 if False else 2**31 - 1, 999999, 201089, 201088, 200500]))
+                out.append(r.choice([2**31 - 1, 999999, 201089, 201088, 200500]))
             else:
                 out.append(r.choice(list(self.sp.values())))
         return out
