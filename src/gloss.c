@@ -190,7 +190,7 @@ void gloss_model_info(const gloss_model *m, struct gloss_info *info)
         .n_param = spec_params(s),
         .n_param_active = spec_params_active(s),
         .bytes_total = (int64_t)w->n_bytes,
-        .bytes_expert = (int64_t)weights_expert_bytes(w),
+        .bytes_expert = (int64_t)w->n_expert_bytes,
         .bytes_embed = (int64_t)dtype_size(w->embed.dtype) * s->n_vocab * s->d_model,
         .kv_bytes_full = kv * (s->n_layer - n_sliding),
         .kv_bytes_window = kv * n_sliding,

@@ -574,6 +574,8 @@ static status index_all(struct loader *l)
             const struct st_tensor *t = st_at(s->file[i], j);
             l->entry[l->n_entry++] = (struct entry){.t = t, .i_file = i};
             l->w->n_bytes += t->n_bytes;
+            if (strstr(t->name, "mlp.experts.") || strstr(t->name, ".mlp.mlp"))
+                l->w->n_expert_bytes += t->n_bytes;
         }
     qsort(l->entry, (size_t)n, sizeof *l->entry, cmp_entry);
     for (int i = 1; i < n; i++) {

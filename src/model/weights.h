@@ -53,6 +53,7 @@ struct weights {
     const float *final_norm;   /* [d_model] */
     struct layer layer[SPEC_MAX_LAYER];
     size_t n_bytes;              /* of all tensors in the files */
+    size_t n_expert_bytes;       /* of those, expert matrices and their biases */
     char *dir;                   /* folder the files were found in; NULL when from memory */
     struct weights_store *store; /* mappings and widened copies */
 };
@@ -74,9 +75,6 @@ struct weights_blob {
 MUST_USE status weights_open_memory(const struct weights_blob *, bool check_all, struct weights **w,
                                     struct err *e);
 void weights_close(struct weights *w);
-
-/* Bytes of all expert matrices and their biases. */
-size_t weights_expert_bytes(const struct weights *w);
 
 /* Row i of a matrix, widened: out[n_in]. */
 void mat_row(const struct mat *m, int64_t i, float *out);
