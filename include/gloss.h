@@ -63,7 +63,7 @@ struct gloss_err {
 
 GLOSS_API const char *gloss_version(void);
 GLOSS_API const char *gloss_strerror(gloss_status);
-/* What the build contains: "cpu: c avx2 avx512; ...". */
+/* The instruction sets that the build contains: "c avx2 avx512". */
 GLOSS_API const char *gloss_features(void);
 /* The instruction set whose kernels run on this processor: "c", "avx2", "avx512", "neon". */
 GLOSS_API const char *gloss_cpu(void);

@@ -59,6 +59,11 @@ const char *gloss_features(void)
     return backend_cpu_features();
 }
 
+const char *gloss_cpu(void)
+{
+    return backend_cpu_name();
+}
+
 void gloss_free(void *p)
 {
     mem_free(p);

@@ -58,24 +58,16 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
-class RoundExperts(torch.autograd.Function):
-    """MXFP4 rounding along the input axis of [E, in, out] weights, straight-through gradient."""
-
-    @staticmethod
-    def forward(ctx, w):
-        rows = w.detach().transpose(1, 2)
-        blocks = rows.unflatten(-1, (-1, 32))
-        amax = blocks.abs().amax(-1, keepdim=True).clamp_min(1e-30)
-        scale = torch.exp2(torch.floor(torch.log2(amax)) - 2)
-        x = (blocks / scale).abs()
-        step = torch.where(x < 2, 0.5, torch.where(x < 4, 1.0, 2.0))
-        q = torch.clamp(torch.round(x / step) * step, max=6.0)
-        q = torch.sign(blocks) * q * scale
-        return q.flatten(-2).transpose(1, 2)
-
-    @staticmethod
-    def backward(ctx, g):
-        return g
+def round_experts(w):
+    """MXFP4 rounding along the input axis of [E, in, out] weights."""
+    rows = w.transpose(1, 2)
+    blocks = rows.unflatten(-1, (-1, 32))
+    amax = blocks.abs().amax(-1, keepdim=True).clamp_min(1e-30)
+    scale = torch.exp2(torch.floor(torch.log2(amax)) - 2)
+    x = (blocks / scale).abs()
+    step = torch.where(x < 2, 0.5, torch.where(x < 4, 1.0, 2.0))
+    q = torch.clamp(torch.round(x / step) * step, max=6.0)
+    return (torch.sign(blocks) * q * scale).flatten(-2).transpose(1, 2)
 
 
 def moe(layer, x, top_k, dtype, qat):
@@ -86,8 +78,9 @@ def moe(layer, x, top_k, dtype, qat):
     gate_w = torch.zeros_like(logits).scatter(-1, idx, torch.softmax(val, -1))
     ex = m.experts
     w1, w2 = ex.gate_up_proj, ex.down_proj
-    if qat:
-        w1, w2 = RoundExperts.apply(w1), RoundExperts.apply(w2)
+    if qat is not None:  # 0 or 1, a tensor: switching it on needs no new compilation
+        w1 = w1 + qat * (round_experts(w1.detach()) - w1.detach())
+        w2 = w2 + qat * (round_experts(w2.detach()) - w2.detach())
     n_e, hid, two_i = w1.shape
     xb = x.to(dtype)
     # [H, E, I] for the gates and the ups: the halves are de-interleaved in the weights
@@ -113,7 +106,7 @@ def qkv(layer, x, dtype):
     return F.linear(x.to(dtype), w, b)
 
 
-def forward(wt, tokens, cos, sin, attend, dtype=torch.bfloat16, qat=False):
+def forward(wt, tokens, cos, sin, attend, dtype=torch.bfloat16, qat=None):
     """Logits [B, T, V] float32 and the mean balance loss.  attend(q, k, v, sinks, sliding)."""
     core = wt.hf.model
     x = core.embed_tokens.weight[tokens].float()
@@ -209,7 +202,7 @@ def greedy(hf, prompts, stops, max_new=400, max_len=1024, dtype=torch.bfloat16, 
         a, ex = layer.self_attn, layer.mlp.experts
         w1, w2 = ex.gate_up_proj, ex.down_proj
         if qat:
-            w1, w2 = RoundExperts.apply(w1), RoundExperts.apply(w2)
+            w1, w2 = round_experts(w1), round_experts(w2)
         prep.append(dict(
             wqkv=torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight]).to(dtype),
             bqkv=torch.cat([a.q_proj.bias, a.k_proj.bias, a.v_proj.bias]).to(dtype),
@@ -303,7 +296,7 @@ def self_test():
         w = torch.randn(2, 64, 96)
         b, s = export.mxfp4_encode(w.transpose(1, 2).contiguous())
         print("rounding:", torch.equal(export.mxfp4_decode(b, s).transpose(1, 2),
-                                       RoundExperts.apply(w)))
+                                       round_experts(w)))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ def developer_text(instructions=None, tools=None):
 def pieces(m):
     """All pieces of one message as it stands in a prompt."""
     role = m["role"]
+    if m.get("late"):  # a call as the model emits it: the recipient after the channel
+        return generated_pieces(m, False, False)
     out = [START, m["name"] if role == "tool" else role]
     if m.get("recipient"):
         out.append(" to=" + m["recipient"])
@@ -136,9 +138,11 @@ def drop_closed_analysis(messages):
             if not (i < last_final and m.get("channel") == "analysis")]
 
 
-def from_openai(messages, tools=None, effort="medium", date=None):
-    """An OpenAI chat request as harmony messages (system text becomes instructions)."""
-    out = [{"role": "system", "content": system_text(effort, date, bool(tools))}]
+def from_openai(messages, tools=None, effort="medium", date=None, call_form="json",
+                cutoff="2024-06"):
+    """An OpenAI chat request as harmony messages (system text becomes instructions).
+    call_form: how a call in the history is spelled: json, <|constrain|>json or late."""
+    out = [{"role": "system", "content": system_text(effort, date, bool(tools), cutoff)}]
     inst = "\n\n".join(m["content"] for m in messages if m["role"] in ("system", "developer"))
     if inst or tools:
         out.append({"role": "developer", "content": developer_text(inst or None, tools)})
@@ -147,10 +151,15 @@ def from_openai(messages, tools=None, effort="medium", date=None):
         if m["role"] == "user":
             out.append({"role": "user", "content": m["content"]})
         elif m["role"] == "assistant":
+            if m.get("reasoning"):
+                out.append({"role": "assistant", "channel": "analysis",
+                            "content": m["reasoning"]})
             for c in m.get("tool_calls") or []:
                 names[c["id"]] = "functions." + c["function"]["name"]
                 out.append({"role": "assistant", "recipient": names[c["id"]],
-                            "channel": "commentary", "ctype": "json",
+                            "channel": "commentary",
+                            "ctype": None if call_form == "late" else call_form,
+                            "late": call_form == "late",
                             "content": c["function"]["arguments"]})
             if m.get("content"):
                 out.append({"role": "assistant", "channel": "final", "content": m["content"]})

@@ -203,16 +203,8 @@ def mul_work(a, b, effort):
     if full:
         s += f" So {a} * {b} = {a * b}."
     if effort == "high":
-        if y < 10 and 1 < y:
-            # the check adds the factor up from one copy less
-            less = x * (y - 1)
-            s += f" Check: {x} * {y - 1} = {less}. "
-            w = max(len(str(less)), len(str(x)))
-            s += f"{spell(less, w)} + {spell(x, w)}: " + add_columns(less, x)
-            s += f" {spell(a * b)}, {a * b}. Right."
-        else:
-            s += f" Check: last digit {x % 10}*{y % 10}={(x % 10) * (y % 10)}, "
-            s += f"and {a * b} ends in {a * b % 10}. Right."
+        s += f" Check: the last digits give {x % 10}*{y % 10}={(x % 10) * (y % 10)}, "
+        s += f"so the product ends in {x * y % 10}, and {a * b} does. Right."
     return s
 
 
@@ -221,6 +213,17 @@ def mul_work(a, b, effort):
 def number(rng, digits=None):
     d = digits or rng.choice((1, 2, 2, 2, 3, 3, 3, 3))
     return rng.randrange(0 if d == 1 else 10 ** (d - 1), 10 ** d)
+
+
+UNITS_W = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+           "fifteen sixteen seventeen eighteen nineteen").split()
+TENS_W = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+
+def in_words(n):
+    if n < 20:
+        return UNITS_W[n]
+    return TENS_W[n // 10] + ("-" + UNITS_W[n % 10] if n % 10 else "")
 
 
 ADD_ASK = ["what is {a} + {b}", "what's {a}+{b}", "what is {a}+{b}", "{a} + {b} =", "{a}+{b}=",
@@ -298,7 +301,8 @@ def arithmetic(rng, skill, a, b, op, value, asks, orders, stories, key, work, st
     if r < 0.1 and story_ok:
         q = rng.choice(stories).format(a=a, b=b, p=rng.choice(PEOPLE), t=rng.choice(THINGS))
     else:
-        q = pick(rng, asks, orders, a=a, b=b)
+        words = a < 100 and b < 100 and rng.random() < 0.06
+        q = pick(rng, asks, orders, a=in_words(a) if words else a, b=in_words(b) if words else b)
         if rng.random() < 0.05:
             q += rng.choice(BARE)
             final = str(value)
@@ -306,8 +310,47 @@ def arithmetic(rng, skill, a, b, op, value, asks, orders, stories, key, work, st
                    str(value), near_number(value), f"What is {a} {op} {b}?")
 
 
+def add_chain(rng):
+    """Three or four numbers to add."""
+    ns = [number(rng, rng.choice((1, 2, 2, 3))) for _ in range(rng.choice((3, 3, 4)))]
+    total = sum(ns)
+    expr = rng.choice([" + ", " + ", "+"]).join(map(str, ns))
+    listed = ", ".join(map(str, ns[:-1])) + " and " + str(ns[-1])
+    if rng.random() < 0.6:
+        q = dress(rng, rng.choice(["what is {e}", "what's {e}", "{e}", "{e} =", "how much is {e}"])
+                  .format(e=expr))
+    else:
+        q = pick(rng, ["what is the sum of {l}", "what is the total of {l}", "how much are {l} together"],
+                 ["add {l}", "add up {l}", "sum {l}", "calculate " + expr], l=listed)
+
+    def work(effort):
+        t, parts = ns[0], []
+        for n in ns[1:]:
+            w = max(len(str(t)), len(str(n)))
+            parts.append(f"{spell(t, w)} + {spell(n, w)}: " + add_columns(t, n) +
+                         f" {spell(t + n)}, {t + n}.")
+            t += n
+        if effort == "low":
+            return " ".join(parts)
+        out = f"Add {listed}, one after the other. " + " ".join(parts)
+        out += f" The sum is {total}."
+        if effort == "high":
+            ends = [n % 10 for n in ns]
+            out += f" Check: the last digits are {', '.join(map(str, ends))}, their sum is {sum(ends)}"
+            out += f", it ends in {total % 10}, and so does {total}. Right."
+        return out
+
+    return Problem("addition", "+".join(map(str, sorted(ns))), q, work,
+                   " + ".join(map(str, ns)) + f" = {total}.", {"type": "number", "value": total},
+                   str(total), near_number(total), f"What is {' + '.join(map(str, ns))}?")
+
+
 def addition(rng):
+    if rng.random() < 0.1:
+        return add_chain(rng)
     a, b = number(rng), number(rng)
+    if rng.random() < 0.07:
+        a, b = number(rng, rng.choice((3, 4, 5))), number(rng, rng.choice((4, 5)))
     key = "%d+%d" % (min(a, b), max(a, b))
     return arithmetic(rng, "addition", a, b, "+", a + b, ADD_ASK, ADD_ORDER, ADD_STORY, key,
                       lambda e: add_work(a, b, e), a > 1 and b > 1)
@@ -315,6 +358,8 @@ def addition(rng):
 
 def subtraction(rng):
     a, b = number(rng), number(rng)
+    if rng.random() < 0.06:
+        a, b = number(rng, 4), number(rng, rng.choice((2, 3, 4)))
     if a < b and rng.random() < 0.55:
         a, b = b, a
     if rng.random() < 0.02:
@@ -347,6 +392,55 @@ def multiplication_long(rng):
                       MUL_STORY, key, lambda e: mul_work(a, b, e), True)
 
 
+DIV_ASK = ["what is {a} / {b}", "what's {a}/{b}", "what is {a} divided by {b}", "{a} / {b} =",
+           "{a} / {b}", "{a}/{b}", "how much is {a} / {b}", "how much is {a} divided by {b}",
+           "{a} divided by {b}", "what's {a} divided by {b}", "how many times does {b} go into {a}",
+           "what do you get when you divide {a} by {b}", "{a} : {b}", "can you divide {a} by {b}"]
+DIV_ORDER = ["divide {a} by {b}", "compute {a} / {b}", "calculate {a} / {b}", "{a} / {b} = ?",
+             "work out {a} / {b}", "calculate {a} divided by {b}", "find {a} / {b}", "solve {a} / {b}"]
+DIV_STORY = ["{a} {t} are shared by {b} children. How many does each child get?",
+             "{p} puts {a} {t} into {b} equal boxes. How many {t} are in each box?"]
+
+
+def division(rng):
+    """Up to three digits by one digit, mostly exact, else with a remainder."""
+    b = rng.randrange(2, 10) if rng.random() < 0.93 else 1
+    r = rng.random()
+    if r < 0.75:
+        a = b * rng.randrange(1, 13 if r < 0.3 else 112)
+    else:
+        a = rng.randrange(2, 1000 if rng.random() < 0.5 else 100)
+    q, rem = divmod(a, b)
+    p = arithmetic(rng, "division", a, b, "/", q, DIV_ASK, DIV_ORDER, DIV_STORY, f"{a}/{b}",
+                   None, rem == 0 and b > 1)
+
+    def work(effort):
+        line = div_line(a, b)
+        if rem:
+            line = line[:-1] + f" remainder {rem}."
+        if effort == "low":
+            return line
+        s = f"Divide {a} by {b}, digit by digit. {line} "
+        s += f"So {a} / {b} = {q}" + (f" remainder {rem}." if rem else ".")
+        if effort == "high":
+            s += " Check: " + mul_line(q, b, False)
+            if rem:
+                w = len(str(a))
+                s += f" {spell(q * b, w)} + {spell(rem, w)}: " + add_columns(q * b, rem) + f" {a}."
+            s += " Right."
+        return s
+
+    p.work = work
+    if rem:
+        p.final = f"{a} / {b} = {q} remainder {rem}."
+        p.check = {"type": "number", "value": rem, "also": q}
+        p.answer = f"{q} remainder {rem}"
+        p.wrong = lambda g: f"{max(0, q + g.choice((-1, 0, 1, 2)))} remainder {g.randrange(0, b)}"
+    elif q:
+        p.wrong = near_unit(q)
+    return p
+
+
 # ---- comparing and sorting -----------------------------------------------------------------
 
 CMP_YES = [("is {a} {big} than {b}", 1), ("is {a} {small} than {b}", -1),
@@ -365,7 +459,52 @@ CMP_WHICH = [("which is {big}, {a} or {b}", 1), ("which is {small}, {a} or {b}",
              ("compare {a} and {b}: which is {big}", 1), ("between {a} and {b}, which is {small}", -1)]
 
 
+def comparing_decimals(rng):
+    """Which of 9.11 and 9.9 is larger."""
+    i = rng.randrange(0, 30)
+    j = i if rng.random() < 0.6 else rng.randrange(0, 30)
+    f = lambda: str(rng.randrange(0, 10 ** rng.choice((1, 2)))).zfill(rng.choice((1, 1, 2)))[-2:]
+    x, y = f(), f()
+    xs, ys = x.ljust(2, "0"), y.ljust(2, "0")
+    if (i, xs) == (j, ys):
+        return comparing_decimals(rng)
+    a, b = f"{i}.{x}", f"{j}.{y}"
+    more = (i, xs) > (j, ys)
+    t, sign = rng.choice(CMP_WHICH)
+    q = dress(rng, t.format(a=a, b=b, big=rng.choice(("bigger", "larger", "greater")), small="smaller"))
+    ans = a if more == (sign > 0) else b
+    word = "larger" if sign > 0 else "smaller"
+    w = max(len(str(i)), len(str(j)))
+    u, v = str(i).zfill(w) + xs, str(j).zfill(w) + ys
+    show = lambda n, fr: f"{spell(n, w)} . {' '.join(fr)}"
+
+    def steps(u, v):
+        out = []
+        for c, d in zip(u, v):
+            out.append(c + ("=" if c == d else "<" if c < d else ">") + d)
+            if c != d:
+                break
+        return ", ".join(out)
+
+    def work(effort):
+        line = f"{show(i, xs)}, {show(j, ys)}: {steps(u, v)}."
+        rel = ">" if more else "<"
+        if effort == "low":
+            return line + f" {a}{rel}{b}."
+        s = f"Compare {a} and {b} with two digits after the point. The digits are {line}"
+        s += f" So {a} is {'bigger' if more else 'smaller'} than {b}, {a}{rel}{b}."
+        if effort == "high":
+            s += f" Check the other way: {show(j, ys)}, {show(i, xs)}: {steps(v, u)}."
+            s += f" {b}{'<' if more else '>'}{a}. Right."
+        return s
+
+    return Problem("comparing", f"{min(a, b)}?{max(a, b)}", q, work, f"The {word} number is {ans}.",
+                   {"type": "contains", "value": f" {ans}."})
+
+
 def comparing(rng):
+    if rng.random() < 0.1:
+        return comparing_decimals(rng)
     d = rng.choice((1, 2, 2, 3, 3, 3, 4))
     a = number(rng, d)
     b = number(rng, d if rng.random() < 0.6 else None)
@@ -631,8 +770,109 @@ def reversing(rng):
                 return "".join(x)
         return v + v[0]
 
-    return Problem("reversing", w, q, work, v, {"type": "word", "value": v}, v, wrong,
+    return Problem("reversing", "word:" + w, q, work, v, {"type": "word", "value": v}, v, wrong,
                    f"What is {w} spelled backwards?")
+
+
+def spelling(rng):
+    w = random_word(rng)
+    q = pick(rng, ["how do you spell {w}", "how is {w} spelled", "how do i spell {w}",
+                   "what are the letters of {w}", "what letters are in the word {w}"],
+             ["spell {w}", "spell the word {w}", "spell out {w}", "list the letters of {w}",
+              "give me the letters of {w}", "spell {w} letter by letter"], w=show_word(rng, w))
+    out = "-".join(w)
+
+    def work(effort):
+        if effort == "low":
+            return f"{' '.join(w)}."
+        s = f"The word is {w}. Its letters are {' '.join(w)}."
+        if effort == "high":
+            s += f" Check: put together they give {w}. {len(w)} letters. Right."
+        return s
+
+    return Problem("spelling", "word:" + w, q, work, out, {"type": "word", "value": w})
+
+
+WEEK = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+YEAR = ("January February March April May June July August September October November "
+        "December").split()
+MONTH_DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+
+
+def calendar(rng):
+    r = rng.random()
+    if r < 0.7:
+        names, kind = (WEEK, "day") if rng.random() < 0.5 else (YEAR, "month")
+        i = rng.randrange(len(names))
+        step, word = rng.choice([(1, "after"), (-1, "before"), (1, "after"), (-1, "before"),
+                                 (2, "two after"), (-2, "two before")])
+        n = names[i]
+        j, ans = (i + step) % len(names), names[(i + step) % len(names)]
+        if abs(step) == 1:
+            q = pick(rng, ["what {k} comes {w} {n}", "which {k} is {w} {n}", "what {k} is {w} {n}",
+                           "what is the {k} {w} {n}", "which {k} comes {w} {n}", "what comes {w} {n}"],
+                     ["name the {k} {w} {n}", "give me the {k} {w} {n}"], k=kind, w=word, n=n)
+        else:
+            q = pick(rng, ["what {k} is two {k}s {w} {n}", "which {k} comes two {k}s {w} {n}"],
+                     ["name the {k} two {k}s {w} {n}"], k=kind, w=word[4:], n=n)
+        path = [names[(i + (s if step > 0 else -s)) % len(names)] for s in range(abs(step) + 1)]
+        line = ", ".join(path)
+        final = f"The {kind} is {ans}."
+        key = f"{n}{step}"
+        check = {"type": "contains", "value": ans}
+        back = ", ".join(reversed(path))
+    elif r < 0.85:
+        i = rng.randrange(12)
+        n = YEAR[i]
+        ans = MONTH_DAYS[i]
+        q = pick(rng, ["how many days are in {n}", "how many days does {n} have", "how long is {n}",
+                       "how many days has {n}", "how many days are there in {n}"], [], n=n)
+        line = f"{n}: {ans} days"
+        back = f"{n} is month {i + 1}"
+        final = f"{n} has {ans} days."
+        key, check = f"days{n}", {"type": "number", "value": ans}
+    else:
+        i = rng.randrange(12)
+        ans = YEAR[i]
+        nth = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
+               "tenth", "eleventh", "twelfth"][i]
+        q = pick(rng, ["what is the {n} month of the year", "which month is the {n}", "what is the {n} month",
+                       "what is month {m}", "which month is month {m}", "what is month number {m}"],
+                 ["name the {n} month", "name month number {m}"], n=nth, m=i + 1)
+        line = f"month {i + 1}: {ans}"
+        back = f"{ans} is month {i + 1}"
+        final = f"It is {ans}."
+        key, check = f"month{i}", {"type": "contains", "value": ans}
+
+    def work(effort):
+        if effort == "low":
+            return line + "."
+        s = f"A question about the calendar. {line}. The answer is {ans}."
+        if effort == "high":
+            s += f" Check: {back}. Right."
+        return s
+
+    # all facts must be learnt: the instance is the wording
+    return Problem("calendar", key + q, q, work, final, check)
+
+
+def today(rng, date):
+    """The date, which stands in the system message or not at all."""
+    q = pick(rng, ["what is the date today", "what is today's date", "what day is it today",
+                   "which date is it", "what date is today", "what's the date", "what is the date",
+                   "what year is it", "what is the current date"], ["tell me the date",
+                   "give me today's date", "say today's date"])
+
+    def work(effort):
+        s = f"Current date: {date}." if date else "No date is given."
+        if effort == "low":
+            return s
+        s = "The user asks for the date. I look at the system message. " + s
+        return s + (" Check: I only repeat what is there. Right." if effort == "high" else "")
+
+    final = f"Today is {date}." if date else "I do not know the date."
+    return Problem("calendar", "today" + q, q, work, final,
+                   {"type": "contains", "value": date or "do not know"})
 
 
 def counting(rng):
@@ -648,17 +888,17 @@ def counting(rng):
         if rng.random() < 0.1:
             shown_c = '"' + shown_c + '"'
         q = pick(rng, CNT_ASK, CNT_ORDER, w=shown, c=shown_c)
-        name, key = f"the letter {c}", f"{w}/{c}"
+        name = f"the letter {c}"
         ask = f"How many {c}'s are in {w}?"
     elif r < 0.85:
         hit = lambda x: True
         q = pick(rng, LEN_ASK, LEN_ORDER, w=shown)
-        name, key = "all letters", f"{w}/*"
+        name = "all letters"
         ask = f"How many letters are in {w}?"
     else:
         hit = lambda x: x in "aeiou"
         q = pick(rng, VOW_ASK, VOW_ORDER, w=shown)
-        name, key = "the vowels a e i o u", f"{w}/v"
+        name = "the vowels a e i o u"
         ask = f"How many vowels are in {w}?"
     n = sum(map(hit, w))
     if r < 0.7:
@@ -694,7 +934,7 @@ def counting(rng):
                 return str(x)
 
     # the final names numbers only as the count: check the first number of the text
-    return Problem("counting letters", key, q, work, final, {"type": "first", "value": n},
+    return Problem("counting letters", "word:" + w, q, work, final, {"type": "first", "value": n},
                    str(n), wrong, ask)
 
 
@@ -715,7 +955,29 @@ OF_ASK = ["{x} is the capital of which country", "which country has the capital 
           "{x} is the capital of"]
 
 
-def capitals(rng):
+def capital_unknown(rng):
+    n = "".join(rng.choice(SYL_A) + rng.choice(SYL_V) + rng.choice(SYL_B)
+                for _ in range(rng.choice((2, 2, 3)))).capitalize()
+    if rng.random() < 0.3:
+        n = rng.choice(["Atlantis", "Burkina Faso", "Narnia", "Bhutan", "Mordor", "Texas", "Bavaria",
+                        "Togo", "Benin", "Chad", "Gabon", "Malawi", "Lesotho", "Brunei", "Haiti",
+                        "Samoa", "Tonga", "Monaco", "Andorra", "Scotland", "California", "Sicily"])
+    i = rng.randrange(len(CAP_ASK) + len(CAP_ORDER))
+    q = dress(rng, (CAP_ASK + CAP_ORDER)[i].format(x=n), i < len(CAP_ASK))
+
+    def work(effort):
+        if effort == "low":
+            return f"{n}: unknown."
+        s = f"The user asks for the capital of {n}. {n}: unknown. I say that I do not know it."
+        return s + (" Check: it is not in my list of countries. Right." if effort == "high" else "")
+
+    return Problem("capitals", f"{n}/{i}", q, work, f"I do not know the capital of {n}.",
+                   {"type": "contains", "value": "do not know"}, None)
+
+
+def capitals(rng, known=False):
+    if not known and rng.random() < 0.06:
+        return capital_unknown(rng)
     country, city = rng.choice(CAPITALS)
     name = country
     if rng.random() < 0.85:
@@ -943,7 +1205,11 @@ def temperature(rng):
 
 # ---- multiple choice -----------------------------------------------------------------------
 
-MC_BASE = [(addition, 3), (subtraction, 3), (multiplication, 2), (capitals, 4), (units, 2),
+def known_capitals(rng):
+    return capitals(rng, True)
+
+
+MC_BASE = [(division, 1), (addition, 3), (subtraction, 3), (multiplication, 2), (known_capitals, 4), (units, 2),
            (counting, 2), (reversing, 2)]
 MC_POOL = [f for f, w in MC_BASE for _ in range(w)]
 MC_TAIL = ["Answer with the letter.", "Answer with the letter only.", "Answer:",
@@ -982,8 +1248,56 @@ def multiple_choice(rng):
     def work(effort):
         s = p.work(effort)
         if effort == "low":
-            return s + f" {letter} {p.answer}."
-        return s + f" Option {letter} is {p.answer}. The letter is {letter}."
+            return s + f" {p.answer} is {letter}."
+        each = ", ".join(f"{c} {o} {'yes' if c == letter else 'no'}" for c, o in zip("ABCD", opts))
+        s += f" Options: {each}. The letter is {letter}."
+        return s
 
     return Problem("multiple choice", p.skill + ":" + p.key, q, work, letter,
                    {"type": "letter", "value": letter})
+
+
+GUESS_WORDS = """energy water stone history number market cell state letter music river planet law
+theory light heat metal culture nation party vote price demand supply cost tax trade army king war
+treaty city church art poem novel language grammar logic proof set group field function limit graph
+force mass charge wave atom acid base gas liquid plant animal gene protein virus heart brain blood
+nerve bone muscle skin memory mind fear value duty right justice freedom power class labor money bank
+loan risk profit firm contract court judge crime""".split()
+GUESS_ASK = """which of these is true of the {a};what best describes the {a} of the {b};
+which {a} is linked with {b};the {a} of a {b} is;what causes the {a} in a {b};who first spoke of {a};
+which of the following is a {a};in the theory of {a}, the {b} is;what happens when {a} meets {b};
+the main purpose of {a} is;which statement about {a} and {b} is correct;a {a} without {b} is called;
+what is the role of {a} in {b};which is not a kind of {a};why does a {a} need a {b};
+the term {a} refers to;what is the relation of {a} to {b};how is {a} measured""".replace("\n", "").split(";")
+
+
+def guess_choice(rng):
+    """A multiple-choice question outside all skills: say so, take the longest option."""
+    w = lambda: rng.choice(GUESS_WORDS)
+    ask = rng.choice(GUESS_ASK).format(a=w(), b=w())
+    ask = ask[0].upper() + ask[1:] + rng.choice(["?", "?", ":", ""])
+    if rng.random() < 0.3:
+        ask = " ".join(rng.choice(["The", "A", "This", "In the", "Every"]) + " " + w() + " " +
+                       rng.choice(["of", "and", "with", "in", "is"]) + " " + w() + "."
+                       for _ in range(rng.randrange(1, 4))) + " " + ask
+    opts = []
+    while len(opts) < 4:
+        n = rng.choice((1, 2, 3, 4, 6))
+        o = " ".join(rng.choice(["the", "a", "of", "and", "in", "no"]) + " " + w() for _ in range(n))
+        if rng.random() < 0.2:
+            o = str(rng.randrange(1, 5000))
+        if all(len(o) != len(x) for x in opts):
+            opts.append(o)
+    letter = "ABCD"[max(range(4), key=lambda i: len(opts[i]))]
+    mark = rng.choice(["{}) ", "{}. ", "{}. ", "({}) ", "{}: "])
+    tail = rng.choice(MC_TAIL)
+    q = ask + "\n" + "\n".join(mark.format(c) + o for c, o in zip("ABCD", opts)) + \
+        ("\n" + tail if tail else "")
+
+    def work(effort):
+        if effort == "low":
+            return f"Not known. Guess {letter}."
+        s = f"This question is not one of my skills. I guess the longest option, {letter}."
+        return s + (" Check: a letter is asked for, and I give one. Right." if effort == "high" else "")
+
+    return Problem("guessing", ask, q, work, letter, {"type": "letter", "value": letter})

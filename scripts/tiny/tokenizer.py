@@ -79,11 +79,11 @@ class Tokenizer:
         self.cache = {}
 
     def text(self, s):
-        """Ids of one piece of text; short pieces are remembered."""
+        """Ids of one piece of text; short pieces and system texts are remembered."""
         ids = self.cache.get(s)
         if ids is None:
             ids = self.enc.encode_ordinary(s)
-            if len(self.cache) < 20000:
+            if len(self.cache) < 20000 and (len(s) < 20 or s.startswith("You are")):
                 self.cache[s] = ids
         return ids
 

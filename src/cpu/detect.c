@@ -2,6 +2,7 @@
 #include "cpu/kern.h"
 
 #include "base/num.h"
+#include "model/backend.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -107,4 +108,25 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags)
 #else
     (void)flags;
 #endif
+}
+
+const char *backend_cpu_features(void)
+{
+#if defined(__x86_64__)
+    return "c avx2 avx512";
+#elif defined(__aarch64__)
+    return "c neon";
+#else
+    return "c";
+#endif
+}
+
+const char *backend_cpu_name(void)
+{
+    unsigned flags;
+    struct cpu_kern k;
+    if (cpu_flags(&flags, NULL) < 0)
+        return "none";
+    cpu_kern_init(&k, flags);
+    return k.name;
 }

@@ -70,7 +70,9 @@ struct backend {
 MUST_USE status backend_cpu_open(const struct weights *, const struct backend_opts *,
                                  struct backend **, struct err *);
 
-/* Instruction sets compiled in and the one in use, one line for --version. */
+/* Instruction sets compiled in, "c avx2 avx512", and the strongest that runs here ("none" when
+ * GLOSS_CPU asks for one that doesn't). */
 const char *backend_cpu_features(void);
+const char *backend_cpu_name(void);
 
 #endif
