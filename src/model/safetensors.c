@@ -509,9 +509,14 @@ void st_write(struct st_writer *w, const void *p, size_t n)
     w->written += n;
 }
 
+bool st_write_failed(const struct st_writer *w)
+{
+    return w->file.fault != 0;
+}
+
 status st_write_end(struct st_writer *w, struct err *e)
 {
-    if (!w->begun || w->written != w->declared)
+    if (!w->begun || (w->written != w->declared && !w->file.fault))
         return err_set(e, E_BUG, "%s: %zu bytes written of %zu declared", w->file.path, w->written,
                        w->declared);
     return file_commit(&w->file, e);

@@ -50,6 +50,7 @@ MUST_USE status st_declare(struct st_writer *w, const char *name, enum dtype t, 
                            int n_dim, struct err *e);
 MUST_USE status st_write_begin(struct st_writer *w, struct err *e);
 void st_write(struct st_writer *w, const void *p, size_t n);
+bool st_write_failed(const struct st_writer *w); /* st_write_end will tell why */
 /* E_BUG when the bytes written don't add up to those declared; syncs and renames. */
 MUST_USE status st_write_end(struct st_writer *w, struct err *e);
 void st_writer_free(struct st_writer *w); /* aborts when not ended */

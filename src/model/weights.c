@@ -29,6 +29,9 @@ struct entry {
 };
 
 struct weights_store {
+    char dir[PATH_MAX];  /* "" for memory */
+    struct entry *entry; /* [n_entry] all tensors by name */
+    int n_entry;
     struct st_file **file; /* [n_file] */
     char **name;           /* [n_file] for messages */
     int n_file;
@@ -39,8 +42,6 @@ struct weights_store {
 /* What loading needs and the finished weights do not. */
 struct loader {
     struct weights *w;
-    struct entry *entry; /* [n_entry] by name */
-    int n_entry;
     bool original, check_all;
     char missing[MAX_NAME]; /* first tensor that was asked for in vain */
     struct err *e;
@@ -83,6 +84,7 @@ void weights_close(struct weights *w)
             st_close(s->file[i]);
             mem_free(s->name[i]);
         }
+        mem_free(s->entry);
         mem_free(s->owned);
         mem_free(s->file);
         mem_free(s->name);
@@ -90,6 +92,16 @@ void weights_close(struct weights *w)
     }
     mem_free(w->dir);
     mem_free(w);
+}
+
+int weights_count(const struct weights *w)
+{
+    return w->store->n_entry;
+}
+
+const struct st_tensor *weights_at(const struct weights *w, int i)
+{
+    return w->store->entry[i].t;
 }
 
 /* ---- looking at values ---- */
@@ -192,7 +204,8 @@ static struct entry *find(struct loader *l, const char *name)
 {
     struct st_tensor t = {.name = name};
     struct entry key = {.t = &t};
-    return bsearch(&key, l->entry, (size_t)l->n_entry, sizeof key, cmp_entry);
+    const struct weights_store *s = l->w->store;
+    return bsearch(&key, s->entry, (size_t)s->n_entry, sizeof key, cmp_entry);
 }
 
 static void shape_text(char *s, size_t n, const int64_t *dim, int n_dim)
@@ -542,8 +555,8 @@ static status take_all(struct loader *l)
         TRY(take_mat(l, o ? "unembedding.weight" : "lm_head.weight", s->n_vocab, s->d_model,
                      &w->unembed));
     const struct entry *left = NULL;
-    for (int i = 0; i < l->n_entry && !left; i++)
-        left = l->entry[i].used ? NULL : &l->entry[i];
+    for (int i = 0; i < w->store->n_entry && !left; i++)
+        left = w->store->entry[i].used ? NULL : &w->store->entry[i];
     const char *file = left ? w->store->name[left->i_file] : "";
     if (l->missing[0] && left)
         return err_param(l->e, E_FORMAT, l->missing,
@@ -566,20 +579,20 @@ static status index_all(struct loader *l)
     int n = 0;
     for (int i = 0; i < s->n_file; i++)
         n += st_count(s->file[i]);
-    l->entry = mem_calloc((size_t)n, sizeof *l->entry);
-    if (!l->entry)
+    s->entry = mem_calloc((size_t)n, sizeof *s->entry);
+    if (!s->entry)
         return no_memory(l);
     for (int i = 0; i < s->n_file; i++)
         for (int j = 0; j < st_count(s->file[i]); j++) {
             const struct st_tensor *t = st_at(s->file[i], j);
-            l->entry[l->n_entry++] = (struct entry){.t = t, .i_file = i};
+            s->entry[s->n_entry++] = (struct entry){.t = t, .i_file = i};
             l->w->n_bytes += t->n_bytes;
             if (strstr(t->name, "mlp.experts.") || strstr(t->name, ".mlp.mlp"))
                 l->w->n_expert_bytes += t->n_bytes;
         }
-    qsort(l->entry, (size_t)n, sizeof *l->entry, cmp_entry);
+    qsort(s->entry, (size_t)n, sizeof *s->entry, cmp_entry);
     for (int i = 1; i < n; i++) {
-        const struct entry *a = &l->entry[i - 1], *b = &l->entry[i];
+        const struct entry *a = &s->entry[i - 1], *b = &s->entry[i];
         if (strcmp(a->t->name, b->t->name) == 0)
             return err_param(l->e, E_FORMAT, b->t->name, "tensor %s is both in %s and in %s",
                              b->t->name, s->name[a->i_file], s->name[b->i_file]);
@@ -879,14 +892,12 @@ static status load(struct weights *w, bool check_all, struct err *e)
     TRY(index_all(&l));
     TRY(take_all(&l));
 out:
-    mem_free(l.entry);
     return st;
 }
 
 status weights_open(const char *name, bool check_all, struct weights **out, struct err *e)
 {
     status st = OK;
-    char dir[PATH_MAX];
     *out = NULL;
     struct weights *w = weights_new(e);
     if (!w)
