@@ -898,6 +898,7 @@ out:
 status weights_open(const char *name, bool check_all, struct weights **out, struct err *e)
 {
     status st = OK;
+    char dir[PATH_MAX];
     *out = NULL;
     struct weights *w = weights_new(e);
     if (!w)
