@@ -46,6 +46,7 @@ struct fixture {
     float *want;               /* [n_row, n_vocab] transformers in float32 */
     double scale;              /* largest |logit| of them */
     double bf16_rms, bf16_max; /* transformers in bfloat16 against that */
+    double bf16_row_median;    /* its rows' rms: blind to the rare rows that take another expert */
 };
 
 static const char *const fixture_names[] = {
@@ -101,6 +102,7 @@ static inline void fixture_load(int i, struct fixture *f)
     f->scale = json_num(json_get(f->record, "scale"));
     f->bf16_rms = json_num(json_get(f->record, "bf16_rms"));
     f->bf16_max = json_num(json_get(f->record, "bf16_max"));
+    f->bf16_row_median = json_num(json_get(f->record, "bf16_row_median"));
     const struct json *rows = json_get(f->record, "rows");
     f->n_row = (int)json_len(rows);
     ASSERT(f->n_row > 0 && f->n_row <= FIXTURE_MAX_ROWS);
@@ -431,6 +433,16 @@ static inline void fixture_error(const struct fixture *f, const float *got, doub
         *max = d > *max ? d : *max;
     }
     *rms = sqrt(sum / (double)n);
+}
+
+/* The rms of got - want over row i alone. */
+static inline double fixture_row_error(const struct fixture *f, const float *got, int i)
+{
+    size_t n = (size_t)f->spec.n_vocab;
+    double sum = 0;
+    for (size_t j = (size_t)i * n; j < (size_t)(i + 1) * n; j++)
+        sum += ((double)got[j] - (double)f->want[j]) * ((double)got[j] - (double)f->want[j]);
+    return sqrt(sum / (double)n);
 }
 
 #endif

@@ -62,7 +62,7 @@ struct cpu_kern {
     bool bf16_dot;
 
     /* Output-major products, float activations; index: DT_F32, DT_F16, DT_BF16.
-     * Tolerance 4e-7 * sqrt(n_in) of the mass. */
+     * Tolerance 2e-7 * (2 + sqrt(n_in)) of the mass. */
     void (*mul_f32[3])(const struct mul *);
     void (*mul_mx_f32)(const struct mul *); /* MXFP4 weights; n_in a multiple of 32 */
 
@@ -86,12 +86,13 @@ struct cpu_kern {
      * Within 2e-7 of |x[i]| + |x[i+half]|, scaled. */
     void (*rope)(float *x, const float *cos, const float *sin, int half, float scale);
 
-    /* Key and value pages in float or bf16. Within 4e-6 (relative, of max|v| for acc). */
+    /* Key and value pages in float or bf16. Within t = 4e-6 + 1e-6 * sum|q| of l, and of
+     * max(1, |m|) and max|v| * l for m and acc: a score's own rounding moves its weight by that. */
     void (*attn_f32)(const struct attn *);
     void (*attn_bf16)(const struct attn *);
 
     /* y[2n] interleaved gate, up -> out[n]: g = min(gate, limit), u = clamp(up, +-limit),
-     * out = g * sigmoid(alpha g) * (u + 1). Relative 2e-6, absolute 1e-35. */
+     * out = g * sigmoid(alpha g) * (u + 1). Relative 2e-6, absolute 1e-37 * |gate|. */
     void (*swiglu)(const float *y, int n, float alpha, float limit, float *out);
 
     /* x[i] += sum over j < n_y, in this order, of w[j] * y[slot[j] * ld_y + i]; n floats.

@@ -3,7 +3,7 @@
  * Included by exactly one place in each kern_<set>.c, which has defined before:
  *
  *   VF, VF_W              the vector of floats and its width
- *   MUL_NR                rows of x that a product tile holds (its accumulators: 4 outputs x MUL_NR)
+ *   MUL_NR                rows of x that a product tile holds (accumulators: 4 outputs x MUL_NR)
  *   ATTN_NQ               query heads that an attention tile holds
  *   vf_zero() vf_set1(f)  vf_load(p) vf_load_n(p, n) vf_store(p, v) vf_store_n(p, v, n)
  *   vf_load_bf16(p) vf_load_f16(p)     VF_W elements at any address, widened
@@ -37,12 +37,12 @@
 enum wtype { W_F32, W_F16, W_BF16, W_MX };
 
 enum {
-    MX_IN = 32,         /* inputs per MXFP4 block */
-    MX_BYTES = 16,      /* their codes */
-    MUL_NO = 4,         /* outputs per tile */
-    MUL_NO_ONE = 8,     /* the same for a single row: as many chains as the adders' latency needs */
+    MX_IN = 32,     /* inputs per MXFP4 block */
+    MX_BYTES = 16,  /* their codes */
+    MUL_NO = 4,     /* outputs per tile */
+    MUL_NO_ONE = 8, /* the same for a single row: as many chains as the adders' latency needs */
     MUL_EXPAND_ROWS = 8, /* from so many rows on, MXFP4 is decoded once into tmp */
-    ATTN_BLOCK = 64     /* keys per softmax update; cut at multiples within the page */
+    ATTN_BLOCK = 64      /* keys per softmax update; cut at multiples within the page */
 };
 
 INLINE size_t w_bytes(enum wtype t)
@@ -118,8 +118,7 @@ INLINE void mul_tile(enum wtype t, int no, int nr, const struct mul *m, const ui
     UNROLL for (int j = 0; j < nr; j++)
     {
         x[j] = mul_x(m, r + j);
-        UNROLL for (int i = 0; i < no; i++)
-            acc[i][j] = vf_zero();
+        UNROLL for (int i = 0; i < no; i++) acc[i][j] = vf_zero();
     }
     if (t == W_MX) {
         for (int b = 0; b < n_block; b++) {
@@ -131,8 +130,8 @@ INLINE void mul_tile(enum wtype t, int no, int nr, const struct mul *m, const ui
                 UNROLL for (int k = 0; k < MX_IN / VF_W; k++)
                 {
                     v[k] = vf_mul(v[k], s);
-                    UNROLL for (int j = 0; j < nr; j++)
-                        acc[i][j] = vf_fma(v[k], vf_load(x[j] + b * MX_IN + k * VF_W), acc[i][j]);
+                    UNROLL for (int j = 0; j < nr; j++) acc[i][j] =
+                        vf_fma(v[k], vf_load(x[j] + b * MX_IN + k * VF_W), acc[i][j]);
                 }
             }
         }
@@ -140,28 +139,25 @@ INLINE void mul_tile(enum wtype t, int no, int nr, const struct mul *m, const ui
         int k = 0;
         for (; k + VF_W <= n_in; k += VF_W) {
             VF xv[MUL_NR];
-            UNROLL for (int j = 0; j < nr; j++)
-                xv[j] = vf_load(x[j] + k);
+            UNROLL for (int j = 0; j < nr; j++) xv[j] = vf_load(x[j] + k);
             UNROLL for (int i = 0; i < no; i++)
             {
                 VF wv = w_load(t, w + (size_t)i * ld + (size_t)k * w_bytes(t));
-                UNROLL for (int j = 0; j < nr; j++)
-                    acc[i][j] = vf_fma(wv, xv[j], acc[i][j]);
+                UNROLL for (int j = 0; j < nr; j++) acc[i][j] = vf_fma(wv, xv[j], acc[i][j]);
             }
         }
         if (k < n_in) {
             UNROLL for (int i = 0; i < no; i++)
             {
                 VF wv = w_load_n(t, w + (size_t)i * ld + (size_t)k * w_bytes(t), n_in - k);
-                UNROLL for (int j = 0; j < nr; j++)
-                    acc[i][j] = vf_fma(wv, vf_load_n(x[j] + k, n_in - k), acc[i][j]);
+                UNROLL for (int j = 0; j < nr; j++) acc[i][j] =
+                    vf_fma(wv, vf_load_n(x[j] + k, n_in - k), acc[i][j]);
             }
         }
     }
     UNROLL for (int i = 0; i < no; i++)
     {
-        UNROLL for (int j = 0; j < nr; j++)
-            mul_put(m, r + j, o + i, vf_sum(acc[i][j]));
+        UNROLL for (int j = 0; j < nr; j++) mul_put(m, r + j, o + i, vf_sum(acc[i][j]));
     }
 }
 
@@ -256,15 +252,13 @@ INLINE void mul_in_tile(enum wtype t, int nv, int n, int nr, const struct mul *m
     UNROLL for (int j = 0; j < nr; j++)
     {
         x[j] = mul_x(m, r + j);
-        UNROLL for (int i = 0; i < vectors; i++)
-            acc[i][j] = vf_zero();
+        UNROLL for (int i = 0; i < vectors; i++) acc[i][j] = vf_zero();
     }
     for (int k = 0; k < m->n_in; k++, w += m->ld_w * w_bytes(t)) {
         UNROLL for (int i = 0; i < vectors; i++)
         {
             VF wv = nv ? w_load(t, w + (size_t)(i * VF_W) * w_bytes(t)) : w_load_n(t, w, n);
-            UNROLL for (int j = 0; j < nr; j++)
-                acc[i][j] = vf_fma(wv, vf_set1(x[j][k]), acc[i][j]);
+            UNROLL for (int j = 0; j < nr; j++) acc[i][j] = vf_fma(wv, vf_set1(x[j][k]), acc[i][j]);
         }
     }
     UNROLL for (int j = 0; j < nr; j++)
@@ -425,23 +419,20 @@ INLINE void attn_score(enum wtype t, int nq, int nv, int n, const struct attn *a
     int vectors = nv ? nv : 1;
     const uint8_t *k = (const uint8_t *)a->k + (size_t)j * w_bytes(t);
     const float *q = a->q + (size_t)h * (size_t)a->d_head;
-    UNROLL for (int i = 0; i < nq; i++)
-        acc[i][0] = acc[i][1] = vf_zero();
+    UNROLL for (int i = 0; i < nq; i++) acc[i][0] = acc[i][1] = vf_zero();
     for (int d = 0; d < a->d_head; d++, k += (size_t)a->page_tok * w_bytes(t)) {
         VF kv[2];
-        UNROLL for (int v = 0; v < vectors; v++)
-            kv[v] = nv ? w_load(t, k + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, k, n);
+        UNROLL for (int v = 0; v < vectors; v++) kv[v] =
+            nv ? w_load(t, k + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, k, n);
         UNROLL for (int i = 0; i < nq; i++)
         {
             VF qv = vf_set1(q[(size_t)i * (size_t)a->d_head + (size_t)d]);
-            UNROLL for (int v = 0; v < vectors; v++)
-                acc[i][v] = vf_fma(qv, kv[v], acc[i][v]);
+            UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = vf_fma(qv, kv[v], acc[i][v]);
         }
     }
     UNROLL for (int i = 0; i < nq; i++)
     {
-        UNROLL for (int v = 0; v < vectors; v++)
-            vf_store(s[i] + at + v * VF_W, acc[i][v]);
+        UNROLL for (int v = 0; v < vectors; v++) vf_store(s[i] + at + v * VF_W, acc[i][v]);
     }
 }
 
@@ -464,12 +455,12 @@ INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a
     }
     for (int j = lo; j < hi; j++, p += ld * w_bytes(t)) {
         VF x[2];
-        UNROLL for (int v = 0; v < vectors; v++)
-            x[v] = nv ? w_load(t, p + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, p, n);
+        UNROLL for (int v = 0; v < vectors; v++) x[v] =
+            nv ? w_load(t, p + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, p, n);
         UNROLL for (int i = 0; i < nq; i++)
         {
-            UNROLL for (int v = 0; v < vectors; v++)
-                acc[i][v] = vf_fma(vf_set1(s[i][j]), x[v], acc[i][v]);
+            UNROLL for (int v = 0; v < vectors; v++) acc[i][v] =
+                vf_fma(vf_set1(s[i][j]), x[v], acc[i][v]);
         }
     }
     UNROLL for (int i = 0; i < nq; i++)
