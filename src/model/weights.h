@@ -76,7 +76,8 @@ MUST_USE status weights_open_memory(const struct weights_blob *, bool check_all,
                                     struct err *e);
 void weights_close(struct weights *w);
 
-/* The tensors as the files have them, in the order of their names: for those who copy checkpoints. */
+/* The tensors as the files have them, in the order of their names: for those who copy checkpoints.
+ */
 int weights_count(const struct weights *w);
 const struct st_tensor *weights_at(const struct weights *w, int i);
 
