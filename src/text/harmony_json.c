@@ -9,9 +9,11 @@
  * Every refusal names its place as "messages[2].content[0].text". Called by gloss.c.
  */
 #include "text/harmony_json.h"
+#include "text/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct reader {
@@ -20,6 +22,8 @@ struct reader {
     struct harmony_conversation *c;
     int n_cap;              /* room of c->msg */
     const struct json *all; /* the messages array */
+    struct call *call;      /* [n_call] every call of an OpenAI request, by id */
+    size_t n_call;
 };
 
 /* A place in the source, for error records. */
@@ -35,6 +39,15 @@ static struct place at(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(p.s, sizeof p.s, fmt, ap);
     va_end(ap);
+    return p;
+}
+
+/* The beginning of a text, for a message: whole characters, at most 40 bytes. */
+static struct place clip(struct str s)
+{
+    struct place p = {{0}};
+    size_t n = s.n < 40 ? s.n : 40;
+    memcpy(p.s, s.p, utf8_valid(s.p, n));
     return p;
 }
 
@@ -99,8 +112,8 @@ static status role_of(struct reader *r, const struct json *msg, struct place whe
             return OK;
         }
     return err_param(r->e, E_INPUT, at("%s.role", where.s).s,
-                     "unknown role \"%.40s\"; known are system, developer, user, assistant, tool",
-                     s.p);
+                     "unknown role \"%s\"; known are system, developer, user, assistant, tool",
+                     clip(s).s);
 }
 
 /* The next message of the conversation, zeroed, with room for n_part parts. */
@@ -171,7 +184,7 @@ static status read_namespaces(struct reader *r, const struct json *map, struct p
     for (void *it = json_first(map); it; it = json_next(map, it), ns++) {
         ns->key.p = json_key(it, &ns->key.n);
         const struct json *v = json_val(it);
-        struct place here = at("%s.%.20s", where.s, ns->key.p);
+        struct place here = at("%s[%zu]", where.s, (size_t)*n_out);
         TRY(need_kind(r, v, J_OBJ, here));
         TRY(need_str(r, v, "name", here, &ns->name));
         TRY(opt_str(r, v, "description", here, &ns->description));
@@ -265,9 +278,9 @@ static status read_library_part(struct reader *r, const struct json *j, struct p
                             &p->developer->n_ns));
     } else {
         st = err_param(r->e, E_INPUT, at("%s.type", where.s).s,
-                       "unknown content \"%.40s\"; known are text, system_content, "
+                       "unknown content \"%s\"; known are text, system_content, "
                        "developer_content",
-                       type.p);
+                       clip(type).s);
     }
 out:
     return st;
@@ -319,8 +332,8 @@ static status part_text(struct reader *r, const struct json *j, struct place whe
     if (str_eq(type, "refusal"))
         return need_str(r, j, "refusal", where, s);
     return err_param(r->e, E_INPUT, at("%s.type", where.s).s,
-                     "content of type \"%.40s\" is not supported; this model reads text only",
-                     type.p);
+                     "content of type \"%s\" is not supported; this model reads text only",
+                     clip(type).s);
 out:
     return st;
 }
@@ -409,8 +422,8 @@ static status read_assistant(struct reader *r, const struct json *j, struct plac
         TRY(opt_str(r, call, "type", here, &type));
         if (type.p && !str_eq(type, "function"))
             return err_param(r->e, E_INPUT, at("%s.type", here.s).s,
-                             "tool calls of type \"%.40s\" are not supported; only \"function\"",
-                             type.p);
+                             "tool calls of type \"%s\" are not supported; only \"function\"",
+                             clip(type).s);
         TRY(add_call(r, json_get(call, "function"), at("%s.function", here.s)));
     }
     if (st == OK && !json_absent(old_call))
@@ -419,22 +432,63 @@ out:
     return st;
 }
 
-/* The function whose call has this id, looking back from message `before`. */
-static struct str called_name(const struct json *all, size_t before, struct str id)
+/* A call of the conversation, for the tool messages that answer it. */
+struct call {
+    struct str id, name;
+    size_t i_msg;
+};
+
+static int call_order(const void *a, const void *b)
 {
-    for (size_t i = before; i-- > 0;) {
-        const struct json *calls = json_get(json_at(all, i), "tool_calls");
-        for (size_t k = json_kind(calls) == J_ARR ? json_len(calls) : 0; k-- > 0;) {
-            const struct json *call = json_at(calls, k), *cid = json_get(call, "id"),
-                              *name = json_get(json_get(call, "function"), "name");
-            if (json_kind(cid) != J_STR || json_kind(name) != J_STR)
-                continue;
-            struct str s = str_of(cid);
-            if (s.n == id.n && memcmp(s.p, id.p, s.n) == 0)
-                return str_of(name);
+    const struct call *x = a, *y = b;
+    size_t n = x->id.n < y->id.n ? x->id.n : y->id.n;
+    int c = memcmp(x->id.p, y->id.p, n);
+    if (c == 0)
+        c = (x->id.n > y->id.n) - (x->id.n < y->id.n);
+    return c ? c : (x->i_msg > y->i_msg) - (x->i_msg < y->i_msg);
+}
+
+/* All calls with an id and a name, sorted: a hostile list of answers costs n log n. */
+static status index_calls(struct reader *r)
+{
+    status st = OK;
+    for (int fill = 0; fill < 2; fill++) {
+        size_t n = 0;
+        for (size_t i = 0; i < json_len(r->all); i++) {
+            const struct json *calls = json_get(json_at(r->all, i), "tool_calls");
+            for (size_t k = 0; json_kind(calls) == J_ARR && k < json_len(calls); k++) {
+                const struct json *call = json_at(calls, k), *id = json_get(call, "id"),
+                                  *name = json_get(json_get(call, "function"), "name");
+                if (json_kind(id) != J_STR || json_kind(name) != J_STR)
+                    continue;
+                if (fill)
+                    r->call[n] = (struct call){str_of(id), str_of(name), i};
+                n++;
+            }
         }
+        if (!fill && !(r->call = take(r, n, sizeof *r->call, &st)))
+            return st;
+        r->n_call = n;
     }
-    return (struct str){0};
+    qsort(r->call, r->n_call, sizeof *r->call, call_order);
+    return OK;
+}
+
+/* The function named by the last call with this id before message `before`. */
+static struct str called_name(const struct reader *r, size_t before, struct str id)
+{
+    const struct call key = {.id = id, .i_msg = before};
+    size_t lo = 0, hi = r->n_call;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (call_order(&r->call[mid], &key) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    const struct call *c = lo ? &r->call[lo - 1] : NULL;
+    bool same = c && c->id.n == id.n && memcmp(c->id.p, id.p, id.n) == 0;
+    return same ? c->name : (struct str){0};
 }
 
 /* A tool's answer: "functions.NAME to=assistant" on the commentary channel. The name comes from the
@@ -446,7 +500,7 @@ static status read_tool_message(struct reader *r, const struct json *j, size_t i
     status st = OK;
     TRY(opt_str(r, j, "tool_call_id", where, &id));
     TRY(opt_str(r, j, "name", where, &own));
-    name = id.p ? called_name(r->all, i, id) : (struct str){0};
+    name = id.p ? called_name(r, i, id) : (struct str){0};
     if (!name.p)
         name = own;
     if (!name.n) {
@@ -543,8 +597,8 @@ static status read_functions(struct reader *r, const struct json *root, struct h
         TRY(opt_str(r, j, "type", where, &type));
         if (!old && type.p && !str_eq(type, "function"))
             return err_param(r->e, E_INPUT, at("%s.type", where.s).s,
-                             "tools of type \"%.40s\" are not supported; only \"function\"",
-                             type.p);
+                             "tools of type \"%s\" are not supported; only \"function\"",
+                             clip(type).s);
         if (!old && !json_absent(fn)) {
             where = at("%s[%zu].function", key, i);
             j = fn;
@@ -571,10 +625,10 @@ static status read_instructions(struct reader *r, const struct json *j, struct p
     if (json_kind(content) != J_STR && json_kind(content) != J_ARR)
         return err_param(r->e, E_INPUT, at("%s.content", where.s).s,
                          "\"content\" must be a string or a list of text parts");
-    if (json_len(content) == 0 && (json_kind(content) == J_ARR || !str_of(content).n))
-        return OK;
-    if (all->n)
+    const size_t before = all->n;
+    if (before)
         buf_puts(all, "\n\n");
+    const size_t from = all->n;
     if (json_kind(content) == J_STR)
         buf_put(all, str_of(content).p, str_of(content).n);
     for (size_t i = 0; i < json_len(content); i++) {
@@ -582,6 +636,8 @@ static status read_instructions(struct reader *r, const struct json *j, struct p
         TRY(part_text(r, json_at(content, i), at("%s.content[%zu]", where.s, i), &s));
         buf_put(all, s.p, s.n);
     }
+    if (all->n == from)
+        all->n = before; /* nothing said */
     st = buf_status(all);
     if (st < 0)
         err_set(r->e, st, "%s", err_name(st));
@@ -775,6 +831,7 @@ status harmony_from_json(const struct json *root, enum harmony_json_form form,
     if (form == FORM_OPENAI) {
         if (json_len(r.all) == 0)
             return err_param(e, E_INPUT, "messages", "\"messages\" must not be empty");
+        TRY(index_calls(&r));
         TRY(add_system(&r, root, o));
         TRY(add_developer(&r, root, o));
     }

@@ -4,9 +4,11 @@
  *   {"op":"render","conv":TEXT,"form":"auto|library|openai","for":..,"drop":..,"date":..,"schema":..}
  *       -> {"tokens":[..]} or {"error":..,"param":..}
  *   {"op":"parse","mode":"strict|lenient|recover","role":NAME|null,"tokens":[..]}
- *       -> {"messages":[..],"deltas":[..],"heads":[[i,role,channel,recipient,type],..],
+ *       ->
+ * {"messages":[..],"deltas":[..],"owners":[..],"heads":[[i,role,channel,recipient,type],..],
  *           "index":I|null,"finish_delta":..}
  *          deltas[i] is the text of token i or null; heads lists where the header fields change;
+ *          owners has the message index of each delta, the finishing one included;
  *          index is the refused token, or the number of tokens when the end was refused.
  *   {"op":"builtin","name":"browser|python"} -> {"text":..}
  *   {"op":"tiny","path":FILE} switches to that tokenizer.json -> {}
@@ -112,8 +114,9 @@ static void parse(const struct json *q, struct buf *out)
         buf_puts(out, "{\"error\":\"no parser\"}");
         return;
     }
-    struct buf heads;
+    struct buf heads, owners;
     buf_init(&heads, (size_t)256 << 20);
+    buf_init(&owners, (size_t)256 << 20);
     struct harmony_delta d;
     struct err e;
     const char *last_role = NULL;
@@ -131,6 +134,8 @@ static void parse(const struct json *q, struct buf *out)
         if (i)
             buf_putc(out, ',');
         put_opt(out, d.has_delta ? d.delta : (struct str){0});
+        if (d.has_delta)
+            buf_printf(&owners, "%s%d", owners.n ? "," : "", d.i_msg);
         const char *now_role = d.has_role ? harmony_role_name[d.role] : NULL;
         struct str now[3] = {d.channel, d.recipient, d.content_type};
         if (now_role == last_role && same(now[0], last_str[0]) && same(now[1], last_str[1]) &&
@@ -153,8 +158,13 @@ static void parse(const struct json *q, struct buf *out)
     buf_puts(out, "],\"finish_delta\":");
     if (index == SIZE_MAX && harmony_finish(p, &d, &e) < 0)
         index = n;
-    put_opt(out, index == SIZE_MAX && d.has_delta ? d.delta : (struct str){0});
-    buf_puts(out, ",\"index\":");
+    bool last_delta = index == SIZE_MAX && d.has_delta;
+    put_opt(out, last_delta ? d.delta : (struct str){0});
+    if (last_delta)
+        buf_printf(&owners, "%s%d", owners.n ? "," : "", d.i_msg);
+    buf_puts(out, ",\"owners\":[");
+    buf_put(out, owners.p, owners.n);
+    buf_puts(out, "],\"index\":");
     if (index == SIZE_MAX)
         buf_puts(out, "null");
     else
@@ -171,6 +181,7 @@ static void parse(const struct json *q, struct buf *out)
     for (int k = 0; k < 3; k++)
         buf_fini(&last[k]);
     buf_fini(&heads);
+    buf_fini(&owners);
     harmony_parser_free(p);
 }
 
