@@ -81,8 +81,9 @@ fuzz: $(FUZZ_NAMES:%=build/libfuzzer/%)
 build/libfuzzer/%: tests/fuzz/fuzz_%.c $(LIB_SRC) $(LIB_ASM)
 	@mkdir -p $(@D)
 	$(MAKE) --no-print-directory BUILD=build/clang-asan CC=clang-14 \
-	    CFLAGS='-fsanitize=fuzzer-no-link,address,undefined -g' lib
-	clang-14 -std=c17 -g -O1 $(DEFS) -Isrc -Iinclude -fsanitize=fuzzer,address,undefined $< \
+	    CFLAGS='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' lib
+	clang-14 -std=c17 -g -O1 $(DEFS) -Isrc -Iinclude -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=undefined $< \
 	    build/clang-asan/libgloss.a -o $@ $(LDLIBS)
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TLIB_OBJ:.o=.d) $(UNIT:=.d) $(DRIVERS:=.d) $(FUZZ_REPLAY:=.d)

@@ -561,16 +561,25 @@ status o200k_encode(const struct vocab *v, const char *text, size_t n, enum spec
 status o200k_decode(const struct vocab *v, const int32_t *ids, size_t n, struct buf *out,
                     struct err *e)
 {
-    size_t before = out->n;
+    size_t total = 0, len;
     for (size_t i = 0; i < n; i++) {
-        size_t len;
-        const uint8_t *p = vocab_bytes(v, ids[i], &len);
-        if (!p) {
-            out->n = before;
+        if (!vocab_bytes(v, ids[i], &len))
             return err_set(e, E_INPUT, "%d is no token of this vocabulary", (int)ids[i]);
-        }
-        buf_put(out, p, len);
+        total += len;
     }
-    status st = buf_status(out);
-    return st == OK ? OK : err_set(e, st, "cannot decode %zu tokens: %s", n, err_name(st));
+    char *to = buf_room(out, total);
+    if (!to) {
+        status st = buf_status(out);
+        return err_set(e, st, "cannot decode %zu tokens: %s", n, err_name(st));
+    }
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *p = vocab_at(v, ids[i], &len);
+        memcpy(to, p, len);
+        to += len;
+    }
+    if (total) {
+        out->n += total;
+        out->p[out->n] = '\0';
+    }
+    return OK;
 }
