@@ -301,16 +301,17 @@ static double seconds(const struct vocab *v, const char *unit, size_t n_text)
     double best = 1e9;
     for (size_t i = 0; i < done; i += n)
         memcpy(text + i, unit, n);
-    for (int k = 0; k < 3; k++) {
-        struct ids t;
+    struct ids t;
+    ids_init(&t, 1 << 28);
+    for (int k = 0; k < 4; k++) { /* the first also makes room */
         struct err e;
-        ids_init(&t, 1 << 28);
+        t.n = 0;
         uint64_t start = clock_ns();
         assert_int_equal(o200k_encode(v, text, done, SPECIAL_TEXT, &t, &e), OK);
         double s = clock_ms_since(start) * 1e-3;
         best = s < best ? s : best;
-        ids_fini(&t);
     }
+    ids_fini(&t);
     free(text);
     return best;
 }
