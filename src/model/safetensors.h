@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ST_MAX_HEADER = 32 << 20, ST_MAX_TENSORS = 200000, ST_MAX_DIM = 8 };
+enum { ST_MAX_HEADER = 16 << 20, ST_MAX_TENSORS = 65536, ST_MAX_DIM = 8 };
 
 enum dtype { DT_F32, DT_F16, DT_BF16, DT_U8, DT_OTHER };
 size_t dtype_size(enum dtype t); /* 0 for DT_OTHER */
