@@ -382,9 +382,9 @@ static status choose_spec(const struct gloss_synth_opts *o, struct spec *s, stru
     config_hf(s, o->bf16, &b);
     TRY(buf_status(&b));
     TRY(json_parse(b.p, b.n, &json_limits_file, &j, e));
-    st = spec_from_json(j, &checked, e);
-    if (st == E_FORMAT)
-        TRY(err_param(e, E_INPUT, e->param, "no such model: %.200s", e->msg));
+    struct err inner = {0};
+    if (spec_from_json(j, &checked, &inner) < 0)
+        TRY(err_param(e, E_INPUT, inner.param, "no such model: %.200s", inner.msg));
 out:
     json_free(j);
     buf_fini(&b);

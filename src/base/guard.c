@@ -18,7 +18,6 @@ static struct {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction before;
-static int installed;
 
 static void say(const char *s)
 {
@@ -53,12 +52,13 @@ status guard_add(const void *p, size_t n, const char *name, struct err *e)
 {
     status st = OK;
     pthread_mutex_lock(&lock);
-    if (!installed) {
+    struct sigaction now;
+    if (sigaction(SIGBUS, NULL, &now) == 0 && now.sa_sigaction != on_bus) {
         struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
         sa.sa_sigaction = on_bus;
         sigemptyset(&sa.sa_mask);
-        sigaction(SIGBUS, &sa, &before);
-        installed = 1;
+        before = now;
+        sigaction(SIGBUS, &sa, NULL);
     }
     int i = 0;
     while (i < GUARD_MAX && atomic_load(&slot[i].hi))

@@ -12,8 +12,8 @@
 
 enum { GUARD_EXIT = 70, GUARD_MAX = 1024 };
 
-/* Guards [p, p + n); `name` is copied (its last 255 bytes). Installs the handler on first use.
- * E_LIMIT when GUARD_MAX ranges are guarded already. Thread-safe. */
+/* Guards [p, p + n); `name` is copied (its last 255 bytes). Installs the handler unless it is
+ * there. E_LIMIT when GUARD_MAX ranges are guarded already. Thread-safe. */
 MUST_USE status guard_add(const void *p, size_t n, const char *name, struct err *e);
 void guard_remove(const void *p); /* before unmapping; unknown p is allowed */
 

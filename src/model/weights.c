@@ -106,44 +106,50 @@ const struct st_tensor *weights_at(const struct weights *w, int i)
 
 /* ---- looking at values ---- */
 
-/* True when any of n 16-bit floats has all exponent bits (of `mask`) set: NaN or Inf. */
+/* Each scan runs over whole runs of LANES values with a fixed count, which compilers turn into
+ * vector code, and looks at the result once per run: memory speed, and an early end at a bad
+ * tensor. A float is NaN or Inf when all bits of its exponent `mask` are set. */
+enum { LANES = 1024 };
+
 static bool any_special16(const uint16_t *p, size_t n, uint16_t mask)
 {
-    unsigned found = 0;
-    for (size_t i = 0; i < n; i++)
-        found |= (p[i] & mask) == mask;
-    return found;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        uint16_t found = 0;
+        for (int k = 0; k < LANES; k++)
+            found |= (uint16_t) - ((p[i + (size_t)k] & mask) == mask);
+        if (found)
+            return true;
+    }
+    for (; i < n; i++)
+        if ((p[i] & mask) == mask)
+            return true;
+    return false;
 }
 
 static bool any_special32(const uint32_t *p, size_t n)
 {
-    unsigned found = 0;
-    for (size_t i = 0; i < n; i++)
-        found |= (p[i] & 0x7f800000u) == 0x7f800000u;
-    return found;
-}
-
-static bool any_255(const uint8_t *p, size_t n)
-{
-    unsigned found = 0;
-    for (size_t i = 0; i < n; i++)
-        found |= p[i] == 255;
-    return found;
-}
-
-/* Scans in pieces, so that a bad tensor is refused early. p is aligned for its type. */
-static bool any_special(enum dtype t, const void *p, size_t n)
-{
-    const size_t piece = 1 << 16;
-    for (size_t i = 0; i < n; i += piece) {
-        size_t k = n - i < piece ? n - i : piece;
-        bool found = t == DT_F32    ? any_special32((const uint32_t *)p + i, k)
-                     : t == DT_BF16 ? any_special16((const uint16_t *)p + i, k, 0x7f80)
-                                    : any_special16((const uint16_t *)p + i, k, 0x7c00);
+    const uint32_t mask = 0x7f800000;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        uint32_t found = 0;
+        for (int k = 0; k < LANES; k++)
+            found |= -(uint32_t)((p[i + (size_t)k] & mask) == mask);
         if (found)
             return true;
     }
+    for (; i < n; i++)
+        if ((p[i] & mask) == mask)
+            return true;
     return false;
+}
+
+/* p is aligned for its type. */
+static bool any_special(enum dtype t, const void *p, size_t n)
+{
+    if (t == DT_F32)
+        return any_special32(p, n);
+    return any_special16(p, n, t == DT_BF16 ? 0x7f80 : 0x7c00);
 }
 
 /* Every code is a number; touching each page still finds an unreadable file now, not later. */
@@ -360,7 +366,7 @@ static status take_mxfp4(struct loader *l, const char *blocks, const char *scale
     if (!l->check_all)
         return OK;
     touch_pages(b->p, b->n_bytes);
-    if (any_255(s->p, s->n_bytes))
+    if (memchr(s->p, 255, s->n_bytes))
         return err_param(l->e, E_NUMERIC, scales, "tensor %s holds a scale of 255 (NaN)", scales);
 out:
     return st;
@@ -646,7 +652,7 @@ static status read_text(const char *dir, const char *name, struct buf *b, struct
 static status read_configs(struct weights *w, const char *dir, struct err *e)
 {
     status st = OK;
-    char label[PATH_MAX];
+    char label[PATH_MAX + 64];
     struct buf b;
     buf_init(&b, 16 << 20);
     TRY(read_text(dir, "config.json", &b, e));
@@ -716,7 +722,7 @@ out:
 /* The folder that holds the files: `name` itself, its snapshot, or its original/ subfolder. */
 static status find_folder(const char *name, char *dir, size_t cap, struct err *e)
 {
-    char sub[PATH_MAX];
+    char sub[PATH_MAX + 16];
     if (!file_is_dir(name))
         return file_exists(name) ? err_set(e, E_INPUT, "%s: not a folder", name)
                                  : err_set(e, E_NOENT, "%s: no such folder", name);
@@ -732,7 +738,8 @@ static status find_folder(const char *name, char *dir, size_t cap, struct err *e
         return OK;
     NAME(sub, "%s/original", dir);
     if (has_tensor_files(sub)) {
-        snprintf(dir, cap, "%s", sub);
+        size_t n = strlen(dir);
+        snprintf(dir + n, cap - n, "/original");
         return OK;
     }
     return err_set(e, E_NOENT, "%s: no *.safetensors file here or in original/", dir);
@@ -839,7 +846,7 @@ static status open_folder(struct weights *w, const char *dir, struct err *e)
     status st = OK;
     struct json *index = NULL;
     struct err inner = {0};
-    char label[PATH_MAX];
+    char label[PATH_MAX + 64];
     struct buf b;
     buf_init(&b, ST_MAX_HEADER);
     struct weights_store *s = w->store;

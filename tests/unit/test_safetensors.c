@@ -43,7 +43,7 @@ static status open_image(const char *header, size_t n_data, struct err *e)
 
 #define T(name, dtype, shape, b, e)                                                                \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":[" shape "],\"data_offsets\":[" #b "," #e "]" \
-                                                                                               "}"
+    "}"
 
 static void good(void **state)
 {
