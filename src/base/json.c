@@ -272,12 +272,10 @@ enum json_kind json_kind(const struct json *j)
         return J_OBJ;
     case JSON_ARRAY:
         return J_ARR;
-    case JSON_STRING:
+    case JSON_STRING: /* JSON_REAL does not occur: such numbers keep their text */
         return kept(j) ? J_REAL : J_STR;
     case JSON_INTEGER:
         return J_INT;
-    case JSON_REAL:
-        return J_REAL;
     case JSON_TRUE:
         return J_TRUE;
     case JSON_FALSE:

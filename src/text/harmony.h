@@ -135,7 +135,12 @@ void harmony_json_compact(struct buf *out, const struct json *j);
 
 /* ---- streaming parser ---- */
 
-enum harmony_mode { HARMONY_STRICT, HARMONY_LENIENT, HARMONY_RECOVER };
+enum harmony_mode {
+    HARMONY_STRICT,  /* the library's default: refuses what its grammar does not have */
+    HARMONY_LENIENT, /* the library's strict=False: also takes a message whose <|message|> is
+                        missing */
+    HARMONY_RECOVER  /* for serving: refuses nothing */
+};
 
 /* What one token added. Strings are valid until the next call on the parser. `has_delta` is false
  * for header tokens and while a character is incomplete. */
@@ -157,7 +162,9 @@ MUST_USE status harmony_parser_new(const struct vocab *, enum harmony_mode, bool
 void harmony_parser_free(struct harmony_parser *);
 
 /* Consumes one token. In strict and lenient mode E_INPUT for a stream they refuse, after which the
- * parser stays failed; in recover mode only E_NOMEM and E_LIMIT exist. */
+ * parser stays failed; in recover mode only E_NOMEM and E_LIMIT exist. In recover mode a delta may
+ * come with the token that ends its message, and an assistant message without a channel is to be
+ * shown like one on the final channel. */
 MUST_USE status harmony_feed(struct harmony_parser *, int32_t id, struct harmony_delta *,
                              struct err *);
 
