@@ -70,17 +70,20 @@ static size_t number(const char *s, size_t n, bool *keep)
 }
 
 /* Counts nesting and values without building anything; *extra is by how many bytes `rewrite` will
- * lengthen the text. Wrong nesting is left to the parser. */
+ * lengthen the text, *longest the bytes of the longest string, number or word. Wrong nesting is
+ * left to the parser. */
 static status scan(const char *s, size_t n, const struct json_limits *lim, size_t *extra,
-                   struct err *e)
+                   size_t *longest, struct err *e)
 {
     if (n > lim->max_bytes)
         return err_set(e, E_LIMIT, "JSON text of %zu bytes; at most %zu are read", n,
                        lim->max_bytes);
     int depth = 0;
-    size_t values = 1;
-    *extra = 0;
+    size_t values = 1, run = 0;
+    *extra = *longest = 0;
     for (size_t i = 0; i < n; i++) {
+        const size_t from = i;
+        run = s[i] > ' ' && !strchr("\"[]{},:", s[i]) ? run : 0;
         switch (s[i]) {
         case '"':
             if (n - i > N_MARK && memcmp(s + i + 1, mark, N_MARK) == 0)
@@ -114,6 +117,8 @@ static status scan(const char *s, size_t n, const struct json_limits *lim, size_
             }
             break;
         }
+        run += i + 1 - from;
+        *longest = run > *longest ? run : *longest;
     }
     return OK;
 }
@@ -184,20 +189,61 @@ static bool all_finite(json_t *j)
     }
 }
 
-/* jansson allocates through base/mem, so that the fault tests reach it. It reports some failed
- * allocations as bad syntax and loses a character over others, hence the note. */
-static _Thread_local bool heap_failed;
+/* jansson allocates through base/mem, so that the fault tests reach it. When the buffer of a token
+ * can't grow, it drops the byte and goes on: a lost closing quote makes it write past that buffer.
+ * So after the first failure all comes from a reserve, and the text ends (next_text). What can
+ * follow is the token begun, whose buffer grows by doubling, and the text jansson had already
+ * fetched. */
+enum { TEXT_CHUNK = 512, RESERVE_BYTES = 256 * 1024 };
+
+static _Thread_local struct heap {
+    bool failed;
+    char *reserve; /* [size], NULL outside json_parse */
+    size_t size, used;
+} heap;
 
 static void *heap_alloc(size_t n)
 {
-    void *p = mem_alloc(n);
-    heap_failed |= !p;
-    return p;
+    void *p = heap.failed ? NULL : mem_alloc(n);
+    if (p)
+        return p;
+    heap.failed = true;
+    n = (n + 15) & ~(size_t)15;
+    if (n > heap.size - heap.used)
+        return NULL;
+    heap.used += n;
+    return heap.reserve + heap.used - n;
+}
+
+static void heap_free(void *p)
+{
+    uintptr_t at = (uintptr_t)p - (uintptr_t)heap.reserve;
+    if (!heap.reserve || at >= heap.size)
+        mem_free(p);
 }
 
 static void use_our_heap(void)
 {
-    json_set_alloc_funcs(heap_alloc, mem_free);
+    json_set_alloc_funcs(heap_alloc, heap_free);
+}
+
+struct text {
+    const char *p;
+    size_t n;
+};
+
+/* The next piece of the text for jansson; nothing more once memory ran out. */
+static size_t next_text(void *to, size_t n, void *ctx)
+{
+    struct text *t = ctx;
+    n = n < t->n ? n : t->n;
+    n = n < TEXT_CHUNK ? n : TEXT_CHUNK;
+    if (heap.failed)
+        return 0;
+    memcpy(to, t->p, n);
+    t->p += n;
+    t->n -= n;
+    return n;
 }
 
 /* `made`: length of the rewritten text jansson saw, 0 when it saw the original. */
@@ -220,27 +266,33 @@ status json_parse(const char *text, size_t n, const struct json_limits *lim, str
     static pthread_once_t heap_once = PTHREAD_ONCE_INIT;
     *root = NULL;
     pthread_once(&heap_once, use_our_heap);
-    size_t extra = 0, made = 0;
-    status st = scan(text, n, lim, &extra, e);
+    size_t extra = 0, made = 0, longest = 0;
+    status st = scan(text, n, lim, &extra, &longest, e);
     if (st < 0)
         return st;
-    char *copy = NULL;
+    char *copy = extra ? mem_alloc(n + extra) : NULL;
+    heap = (struct heap){.size = 8 * (longest + 16) + RESERVE_BYTES};
+    heap.reserve = extra && !copy ? NULL : mem_alloc(heap.size);
+    if (!heap.reserve) {
+        mem_free(copy);
+        return err_set(e, E_NOMEM, "out of memory reading JSON");
+    }
     if (extra) {
-        copy = mem_alloc(n + extra);
-        if (!copy)
-            return err_set(e, E_NOMEM, "out of memory reading JSON");
         rewrite(text, n, copy, SIZE_MAX);
         made = n + extra;
     }
     json_error_t je;
-    heap_failed = false;
-    json_t *j = json_loadb(copy ? copy : text, copy ? made : n,
-                           JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
-    mem_free(copy);
-    if (heap_failed) {
+    struct text in = {copy ? copy : text, copy ? made : n};
+    json_t *j = json_load_callback(next_text, &in,
+                                   JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
+    const bool failed = heap.failed;
+    if (failed)
         json_decref(j);
+    mem_free(heap.reserve);
+    heap = (struct heap){0};
+    mem_free(copy);
+    if (failed)
         return err_set(e, E_NOMEM, "out of memory reading JSON");
-    }
     if (!j)
         return refused(text, n, made, &je, e);
     if (made && !all_finite(j)) {
