@@ -323,6 +323,23 @@ static status unknown(const struct conf *c, const char *given, const char *word,
                      near, c->t->program, cmd_name(c));
 }
 
+/* An unknown letter: the other case of a known one, else the first option that begins with it. */
+static status unknown_letter(const struct conf *c, char letter, struct err *e)
+{
+    char other = (char)(islower((unsigned char)letter) ? toupper((unsigned char)letter)
+                                                       : tolower((unsigned char)letter));
+    int i = find_letter(c->t, c->cmd, other);
+    if (i >= 0)
+        return err_set(e, E_INPUT, "unknown flag -%c; did you mean -%c? (%s help %s)", letter,
+                       other, c->t->program, cmd_name(c));
+    const char *near = "help";
+    for (i = c->t->n_opt - 1; i >= 0; i--)
+        if (conf_applies(&c->t->opt[i], c->cmd) && c->t->opt[i].name[0] == letter)
+            near = c->t->opt[i].name;
+    return err_set(e, E_INPUT, "unknown flag -%c; did you mean --%s? (%s help %s)", letter, near,
+                   c->t->program, cmd_name(c));
+}
+
 static status want_value(const struct conf *c, int i, const char *label, struct err *e)
 {
     struct buf b;
@@ -380,7 +397,7 @@ static status parse_letters(struct conf *c, const char *arg, const char *next, i
         int i = find_letter(c->t, c->cmd, *p);
         char label[3] = {'-', *p, '\0'};
         if (i < 0)
-            return unknown(c, p == arg + 1 ? arg : label, arg + 1, e);
+            return p == arg + 1 && p[1] ? unknown(c, arg, arg + 1, e) : unknown_letter(c, *p, e);
         if (c->t->opt[i].kind == CONF_FLAG) {
             status st = set_text(c, i, "1", CONF_ARG, label, e);
             if (st < 0)

@@ -8,7 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HELP_COLUMN = 30, HELP_WIDTH = 92 };
+enum {
+    HELP_COLUMN = 28,
+    HELP_WIDTH = 80,
+    BOUND_SHOWN = 1 << 20 /* larger upper bounds only guard against overflow */
+};
 
 static bool flag_no_only(const struct conf_opt *o)
 {
@@ -35,10 +39,9 @@ static void put_sentence(struct buf *b, const struct conf_opt *o)
         sep = "; ";
     }
     if (o->kind == CONF_INT || o->kind == CONF_NUM) {
-        if (o->kind == CONF_INT && o->hi >= 0x1p31)
-            buf_printf(b, "%sfrom %.0f", sep, o->lo);
-        else
-            buf_printf(b, "%s%s %g to %g", sep, o->above ? "above" : "from", o->lo, o->hi);
+        buf_printf(b, "%s%s %g", sep, o->above ? "above" : "from", o->lo);
+        if (o->hi < BOUND_SHOWN)
+            buf_printf(b, " to %g", o->hi);
         sep = "; ";
     }
     if (o->def && o->kind != CONF_FLAG) {
@@ -67,21 +70,17 @@ static void put_wrapped(struct buf *b, const char *s, size_t n, int indent, int 
         size_t len = 0;
         while (i + len < n && s[i + len] != ' ')
             len++;
-        if (at + (int)len > HELP_WIDTH && at > indent) {
+        if (i > 0 && at + 1 + (int)len > HELP_WIDTH) {
             buf_printf(b, "\n%*s", indent, "");
             at = indent;
+        } else if (i > 0) {
+            buf_putc(b, ' ');
+            at++;
         }
         buf_put(b, s + i, len);
         at += (int)len;
-        i += len;
-        if (i < n) {
-            buf_putc(b, ' ');
-            at++;
-            i++;
-        }
+        i += len + 1;
     }
-    while (b->n && b->p[b->n - 1] == ' ')
-        b->n--;
     buf_putc(b, '\n');
 }
 
@@ -493,7 +492,7 @@ static void zsh_completion(struct buf *b, const struct conf_table *t)
     buf_printf(b, "#compdef %s\n# made by '%s completion zsh'\n", t->program, t->program);
     buf_printf(b,
                "_%s()\n{\n    local cmd=$words[2]\n    if (( CURRENT == 2 )); then\n"
-               "        local -a commands\n        commands=(\n",
+               "        local -a verbs\n        verbs=(\n",
                t->program);
     for (int i = 0; i < t->n_cmd; i++) {
         size_t n = strcspn(t->cmd[i].name, " ");
@@ -503,7 +502,7 @@ static void zsh_completion(struct buf *b, const struct conf_table *t)
         put_zsh(b, t->cmd[i].brief);
         buf_puts(b, "'\n");
     }
-    buf_puts(b, "        )\n        _describe command commands\n        return\n    fi\n");
+    buf_puts(b, "        )\n        _describe command verbs\n        return\n    fi\n");
     for (int i = 0; i < t->n_cmd; i++) {
         const char *blank = strchr(t->cmd[i].name, ' ');
         if (blank && (i == 0 || strncmp(t->cmd[i - 1].name, t->cmd[i].name,
@@ -513,11 +512,11 @@ static void zsh_completion(struct buf *b, const struct conf_table *t)
                        "        if (( CURRENT == 3 )); then\n            compadd ",
                        (int)(blank - t->cmd[i].name), t->cmd[i].name);
             put_second_words(b, t);
-            buf_puts(b,
-                     "\n            return\n        fi\n        cmd=\"$cmd $words[3]\"\n    fi\n");
+            buf_puts(b, "\n            return\n        fi\n        cmd=\"$cmd $words[3]\"\n"
+                        "        shift words\n        (( CURRENT-- ))\n    fi\n");
         }
     }
-    buf_puts(b, "    case $cmd in\n");
+    buf_puts(b, "    shift words\n    (( CURRENT-- ))\n    case $cmd in\n");
     for (int i = 0; i < t->n_cmd; i++) {
         buf_printf(b, "    '%s')\n        _arguments -s \\\n", t->cmd[i].name);
         for (int k = 0; k < t->n_opt; k++) {
@@ -542,7 +541,11 @@ static void zsh_completion(struct buf *b, const struct conf_table *t)
             buf_puts(b, "            '*:argument:_files' ;;\n");
         }
     }
-    buf_printf(b, "    esac\n}\n_%s \"$@\"\n", t->program);
+    buf_printf(b,
+               "    esac\n}\n"
+               "if [[ $funcstack[1] == _%s ]]; then\n    _%s \"$@\"\n"
+               "else\n    compdef _%s %s\nfi\n",
+               t->program, t->program, t->program, t->program);
 }
 
 /* A sentence inside single quotes. */

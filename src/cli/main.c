@@ -114,14 +114,19 @@ static bool help_group(struct buf *b, const char *word)
     return any;
 }
 
-static status unknown_command(const char *word, struct err *e)
+/* `second` is the word behind it, or NULL. */
+static status unknown_command(const char *word, const char *second, struct err *e)
 {
     struct buf b;
     buf_init(&b, 1 << 20);
     bool group = help_group(&b, word);
     buf_fini(&b);
-    if (group)
-        return err_set(e, E_USAGE, "%s needs a second word (gloss help %s)", word, word);
+    if (group) {
+        char both[128];
+        snprintf(both, sizeof both, "%s %s", word, second ? second : "");
+        return err_set(e, E_USAGE, "unknown command '%.60s'; did you mean '%s'? (gloss help %s)",
+                       both, conf_nearest_cmd(&cli_table, both), word);
+    }
     return err_set(e, E_USAGE, "unknown command '%.60s'; did you mean '%s'? (gloss help)", word,
                    conf_nearest_cmd(&cli_table, word));
 }
@@ -144,7 +149,7 @@ status cmd_help(struct conf *c, struct err *e)
     else if (cmd >= 0)
         st = err_set(e, E_USAGE, "unexpected argument '%.60s' (gloss help)", c->pos[n_word]);
     else if (c->n_pos > 1 || !help_group(&b, c->pos[0]))
-        st = unknown_command(c->pos[0], e);
+        st = unknown_command(c->pos[0], c->n_pos > 1 ? c->pos[1] : NULL, e);
     if (st == OK)
         st = out_buf(&b, e);
     buf_fini(&b);
@@ -205,8 +210,9 @@ static status start(int argc, char **argv, struct err *e)
         buf_init(&b, 1 << 20);
         bool wants_help =
             argc == 3 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0);
-        status st =
-            wants_help && help_group(&b, argv[1]) ? out_buf(&b, e) : unknown_command(argv[1], e);
+        status st = wants_help && help_group(&b, argv[1])
+                        ? out_buf(&b, e)
+                        : unknown_command(argv[1], argc > 2 ? argv[2] : NULL, e);
         buf_fini(&b);
         return st;
     }

@@ -10,7 +10,7 @@
 
 static const char g_model[] = "Model";
 static const char g_sample[] = "Sampling";
-static const char g_common[] = "Every command";
+static const char g_common[] = "General";
 
 static const struct conf_opt options[] = {
     /* infer: what goes in */
