@@ -42,7 +42,7 @@ CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o)
 # The test build: the same sources with the fault hooks of src/base/mem.h.
 TLIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/t/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)
 
-.PHONY: all demo test unit kern drivers replay lib lint bench install clean help deps fuzz
+.PHONY: all demo test unit kern drivers replay lib lint bench docs install clean help deps fuzz
 all: $(BUILD)/gloss
 
 help:
@@ -53,6 +53,7 @@ help:
 	@echo 'make lint       layer rule, format, banned calls'
 	@echo 'make bench      kernel timings'
 	@echo 'make fuzz       fuzz targets (clang)'
+	@echo 'make docs       the tables of docs/cli.md, from the option table'
 	@echo 'make install    program, library, header, man page under PREFIX (/usr/local)'
 
 include scripts/rules.mk

@@ -88,6 +88,30 @@ build/libfuzzer/%: tests/fuzz/fuzz_%.c $(LIB_SRC) $(LIB_ASM)
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TLIB_OBJ:.o=.d) $(UNIT:=.d) $(DRIVERS:=.d) $(FUZZ_REPLAY:=.d)
 
+# What the option table writes: man page, completions, and the tables of docs/cli.md.
+$(BUILD)/gloss.1: $(BUILD)/gloss
+	$< help --as man > $@.tmp
+	@mv $@.tmp $@
+
+docs: $(BUILD)/gloss
+	@scripts/docs.sh $<
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+TO      := $(DESTDIR)$(PREFIX)
+
+install: $(BUILD)/gloss $(BUILD)/libgloss.a $(BUILD)/gloss.1
+	install -d $(TO)/bin $(TO)/lib $(TO)/include $(TO)/share/man/man1 \
+	    $(TO)/share/bash-completion/completions $(TO)/share/zsh/site-functions \
+	    $(TO)/share/fish/vendor_completions.d
+	install -m 755 $(BUILD)/gloss $(TO)/bin/gloss
+	install -m 644 $(BUILD)/libgloss.a $(TO)/lib/libgloss.a
+	install -m 644 include/gloss.h $(TO)/include/gloss.h
+	install -m 644 $(BUILD)/gloss.1 $(TO)/share/man/man1/gloss.1
+	$(BUILD)/gloss completion bash > $(TO)/share/bash-completion/completions/gloss
+	$(BUILD)/gloss completion zsh > $(TO)/share/zsh/site-functions/_gloss
+	$(BUILD)/gloss completion fish > $(TO)/share/fish/vendor_completions.d/gloss.fish
+
 deps:
 	@scripts/deps.sh build
 

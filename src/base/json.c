@@ -12,6 +12,7 @@
 #include "base/num.h"
 
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -251,11 +252,20 @@ static status refused(const char *text, size_t n, size_t made, const json_error_
                       struct err *e)
 {
     int column = je->column;
-    if (made) {
-        size_t at = rewrite(text, n, NULL, je->position > 0 ? (size_t)je->position : 0);
+    size_t pos = je->position > 0 ? (size_t)je->position : 0, at = pos;
+    if (made)
+        at = rewrite(text, n, NULL, pos);
+    if (json_error_code(je) == json_error_invalid_utf8) {
+        /* `at` is behind the whole string; what was added in front of it is the difference */
+        const struct json_limits none = {SIZE_MAX, INT_MAX, SIZE_MAX};
+        size_t extra = 0, longest;
+        if (made && scan(text, at, &none, &extra, &longest, NULL) == OK)
+            pos -= extra < pos ? extra : pos;
+        return err_set(e, E_INPUT, "invalid JSON: invalid UTF-8 at byte %zu", pos);
+    }
+    if (made)
         for (column = 0; at > 0 && text[at - 1] != '\n'; at--)
             column += ((unsigned char)text[at - 1] & 0xc0) != 0x80;
-    }
     return err_set(e, E_INPUT, "invalid JSON at line %d, column %d: %s", je->line, column,
                    je->text);
 }

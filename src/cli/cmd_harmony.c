@@ -158,7 +158,7 @@ status cmd_parse(struct conf *c, struct err *e)
     buf_puts(&out, "}\n");
     TRY(out_buf(&out, e));
     if (refused.code < 0)
-        st = err_set(e, refused.code, "token %zu: %.200s", i_bad, refused.msg);
+        st = err_set(e, refused.code, "%s", refused.msg);
 out:
     gloss_chat_free(chat);
     gloss_model_close(m);

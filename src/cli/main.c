@@ -136,7 +136,7 @@ status cmd_help(struct conf *c, struct err *e)
     struct buf b;
     buf_init(&b, 1 << 20);
     status st = OK;
-    int n_word, format = (int)conf_get(c, "format")->i;
+    int n_word, format = (int)conf_get(c, "as")->i;
     int cmd = conf_find_cmd(&cli_table, c->n_pos, (char *const *)(uintptr_t)c->pos, &n_word);
     if (format == 1)
         conf_man(&b, &cli_table);

@@ -135,7 +135,7 @@ static const struct conf_opt options[] = {
      .help = "print the report as one JSON value"},
 
     /* help */
-    {"format", NULL, 0, CONF_CHOICE, "text|man|markdown", .def = "text", .cmds = BIT(CMD_HELP),
+    {"as", NULL, 0, CONF_CHOICE, "text|man|markdown", .def = "text", .cmds = BIT(CMD_HELP),
      .help = "man and markdown print the whole table, as the man page and docs/cli.md have it"},
 
     /* models */

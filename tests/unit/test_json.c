@@ -95,6 +95,30 @@ static void test_refused(void **state)
     }
 }
 
+/* The offset is that of the text given, though numbers in front of it are rewritten. */
+static void test_utf8_offset(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int at;
+    } cases[] = {
+        {"{\"a\":\"\xff\"}", 6},
+        {"\xff", 0},
+        {"[\"\xe2\x82\"]", 2},
+        {"[\"\xc3\xa9\xff\"]", 4},
+        {"[1.50,2.250,-0.0,{\"a\":1e5,\"b\":\"abc\xff\"}]", 34},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct json *j;
+        struct err e;
+        char want[64];
+        snprintf(want, sizeof want, "invalid JSON: invalid UTF-8 at byte %d", cases[i].at);
+        assert_int_equal(parse(cases[i].text, &j, &e), E_INPUT);
+        assert_string_equal(e.msg, want);
+    }
+}
+
 static void test_limits(void **state)
 {
     (void)state;
@@ -249,9 +273,10 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dump),    cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_limits),  cmocka_unit_test(test_walk),
-        cmocka_unit_test(test_getters), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_dump),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_limits),    cmocka_unit_test(test_utf8_offset),
+        cmocka_unit_test(test_walk),      cmocka_unit_test(test_getters),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
