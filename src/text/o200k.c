@@ -231,7 +231,7 @@ static size_t piece_end(struct span t, size_t i)
 /* A piece being merged. Parts keep their numbers; a merge joins a part with the next one still
  * alive. The rank of every live part joined with its successor lies in blocks of BLOCK, and a
  * binary tree of minima over the blocks leads to the leftmost lowest, the next pair to merge. */
-enum { BLOCK = 8, STACK_PARTS = 512, NO_RANK = -1, PAD = 8 };
+enum { BLOCK = 8, MAX_SHORT = 63, STACK_PARTS = 512, NO_RANK = -1, PAD = 8 };
 
 struct merge {
     const struct vocab *v;
@@ -312,6 +312,16 @@ static inline void update(struct merge *g, size_t i)
     }
 }
 
+/* The first part of the block that has the rank. No early exit: where that would be is a coin toss
+ * to the processor. */
+static inline size_t in_block(const uint32_t *ranks, size_t block, uint32_t rank)
+{
+    unsigned hits = 0;
+    for (unsigned k = 0; k < BLOCK; k++)
+        hits |= (unsigned)(ranks[block * BLOCK + k] == rank) << k;
+    return block * BLOCK + (size_t)__builtin_ctz(hits);
+}
+
 /* The part whose pair is the lowest, the leftmost of equals. There is one. */
 static inline size_t lowest(const struct merge *g)
 {
@@ -319,11 +329,7 @@ static inline size_t lowest(const struct merge *g)
     size_t node = 1;
     while (node < g->n_leaf)
         node = 2 * node + (g->tree[2 * node] != rank);
-    const uint32_t *block = g->rank + (node - g->n_leaf) * BLOCK;
-    unsigned hits = 0; /* no early exit: where it would be is a coin toss to the processor */
-    for (unsigned k = 0; k < BLOCK; k++)
-        hits |= (unsigned)(block[k] == rank) << k;
-    return (node - g->n_leaf) * BLOCK + (size_t)__builtin_ctz(hits);
+    return in_block(g->rank, node - g->n_leaf, rank);
 }
 
 /* The parts to begin with: bytes, but whole characters where that is the same (vocab_tab.h). */
@@ -353,7 +359,8 @@ static void cut(struct merge *g)
     g->n_part = m;
 }
 
-static void merge_all(struct merge *g)
+/* Ranks of all neighbours at the start; returns the number of blocks. */
+static size_t first_ranks(struct merge *g)
 {
     size_t m = g->n_part, n_block = (m + BLOCK - 1) / BLOCK;
     memset(g->live, 0xff, (m / 64 + 1) * sizeof *g->live);
@@ -361,6 +368,12 @@ static void merge_all(struct merge *g)
         g->rank[i] = rank_of(g, i, i + 2);
     for (size_t i = m - 1; i < n_block * BLOCK; i++)
         g->rank[i] = (uint32_t)NO_RANK;
+    return n_block;
+}
+
+static void merge_long(struct merge *g)
+{
+    size_t m = g->n_part, n_block = first_ranks(g);
     for (size_t i = 0; i < g->n_leaf; i++)
         g->tree[g->n_leaf + i] = i < n_block ? block_min(g->rank + i * BLOCK) : (uint32_t)NO_RANK;
     for (size_t i = g->n_leaf; i-- > 1;)
@@ -381,6 +394,44 @@ static void merge_all(struct merge *g)
             update(g, b);
         update(g, a);
     }
+}
+
+/* The same for at most MAX_SHORT parts, almost all pieces there are: one word says who is alive,
+ * the minima of the blocks are searched in a row, and nothing but the lookups branches on data. */
+static void merge_short(struct merge *g)
+{
+    size_t n_block = first_ranks(g);
+    uint32_t low[(MAX_SHORT + 1) / BLOCK], *rank = g->rank;
+    uint64_t live = UINT64_MAX >> (63 - g->n_part); /* bit n_part ends every search */
+    for (size_t i = 0; i < n_block; i++)
+        low[i] = block_min(rank + i * BLOCK);
+    for (;;) {
+        uint64_t best = UINT64_MAX;
+        for (size_t i = 0; i < n_block; i++) {
+            uint64_t key = (uint64_t)low[i] << 8 | i;
+            best = key < best ? key : best;
+        }
+        if ((uint32_t)(best >> 8) == (uint32_t)NO_RANK)
+            break;
+        size_t a = in_block(rank, best & 0xff, (uint32_t)(best >> 8));
+        uint64_t after = live & UINT64_MAX << a << 1, below = live & (((uint64_t)1 << a) - 1);
+        size_t b = (size_t)__builtin_ctzll(after);
+        after &= after - 1;
+        size_t c = (size_t)__builtin_ctzll(after);
+        after &= after - 1;
+        size_t before = below ? 63 - (size_t)__builtin_clzll(below) : b;
+        live &= ~((uint64_t)1 << b);
+        g->id[a] = (int32_t)rank[a];
+        uint32_t next = after ? rank_of(g, a, (size_t)__builtin_ctzll(after)) : (uint32_t)NO_RANK;
+        uint32_t prev = below ? rank_of(g, before, c) : (uint32_t)NO_RANK;
+        rank[a] = next;
+        rank[b] = (uint32_t)NO_RANK;
+        rank[before] = prev; /* b again when there's none */
+        low[a / BLOCK] = block_min(rank + a / BLOCK * BLOCK);
+        low[b / BLOCK] = block_min(rank + b / BLOCK * BLOCK);
+        low[before / BLOCK] = block_min(rank + before / BLOCK * BLOCK);
+    }
+    g->live[0] = live;
 }
 
 /* Appends the ids of a piece that is no token itself. */
@@ -414,7 +465,10 @@ static status merge_piece(const struct vocab *v, const uint8_t *s, size_t n, str
     cut(&g);
     while (g.n_leaf > 1 && g.n_leaf / 2 * BLOCK >= g.n_part)
         g.n_leaf /= 2;
-    merge_all(&g);
+    if (g.n_part <= MAX_SHORT)
+        merge_short(&g);
+    else
+        merge_long(&g);
     for (size_t i = 0; i < g.n_part; i = next_live(&g, i))
         ids_put(t, g.id[i]);
     mem_free(heap);
