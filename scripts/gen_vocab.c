@@ -2,8 +2,8 @@
  *
  *     gen_vocab o200k_base.tiktoken o200k.bin o200k_blob.h
  *
- * Runs on the building machine, which like every target must be little-endian. The blob is
- * ten parts, each at a multiple of 64; the header says where.
+ * Runs on the building machine, which like every target must be little-endian. The parts of
+ * the blob begin at multiples of 64; the header says where.
  */
 #include "text/vocab_tab.h"
 
@@ -165,6 +165,14 @@ static void add_chars(const struct vocab *v)
     }
 }
 
+static void *zeroed(size_t n, size_t size)
+{
+    void *p = calloc(n, size);
+    if (!p)
+        die("out of memory");
+    return p;
+}
+
 static long part(FILE *f, const void *p, size_t n)
 {
     while (ftell(f) % 64)
@@ -182,84 +190,68 @@ int main(int argc, char **argv)
     read_ranks(argv[1]);
     add_specials();
 
-    struct vocab v = {.off = off, .bytes = bytes};
-    size_t n_short = 0, n;
-    for (int id = 0; id < N_RANK; id++) {
-        vocab_at(&v, id, &n);
-        n_short += n <= VOCAB_SHORT_MAX;
-        if (n > v.max_len)
-            v.max_len = (uint32_t)n;
-    }
-    int short_bits = vocab_bits(n_short), long_bits = vocab_bits(N_RANK - n_short);
-    int special_bits = vocab_bits(N_ID - N_RANK);
-    size_t n_shorts = (size_t)1 << short_bits, n_longs = (size_t)1 << long_bits;
-    size_t n_specials = (size_t)1 << special_bits;
-    struct vocab_short *shorts = calloc(n_shorts, sizeof *shorts);
-    struct vocab_long *longs = malloc(n_longs * sizeof *longs);
-    struct vocab_long *specials = malloc(n_specials * sizeof *specials);
-    int bloom_bits = vocab_bloom_bits(N_RANK);
-    size_t bloom_bytes = ((size_t)1 << bloom_bits) / 8;
-    uint64_t *bloom = calloc(1, bloom_bytes);
-    if (!shorts || !longs || !specials || !bloom)
-        die("out of memory");
+    struct vocab v = {.n_id = N_ID, .off = off, .bytes = bytes};
+    static struct vocab_build b;
+    vocab_measure(&v, &b);
+    b.shorts = zeroed(b.n_short, sizeof *b.shorts);
+    b.longs = zeroed(b.n_long, sizeof *b.longs);
+    b.specials = zeroed(b.n_special, sizeof *b.specials);
+    b.short_filter = zeroed(b.n_short, 1);
+    b.long_filter = zeroed(b.n_long, 1);
+    b.singles = singles;
+    b.pairs = pairs;
     memset(pairs, 0xff, sizeof pairs); /* -1 */
-    for (size_t i = 0; i < n_longs; i++)
-        longs[i] = (struct vocab_long){.id = -1};
-    for (size_t i = 0; i < n_specials; i++)
-        specials[i] = (struct vocab_long){.id = -1};
+    vocab_adopt(&v, &b);
     for (int id = 0; id < N_ID; id++) {
-        const uint8_t *p = vocab_at(&v, id, &n);
-        bool ok = id >= N_RANK          ? vocab_put_hashed(specials, special_bits, p, n, id)
-                  : n > VOCAB_SHORT_MAX ? vocab_put_hashed(longs, long_bits, p, n, id)
-                                        : vocab_put_short(shorts, short_bits, p, n, id);
-        if (!ok)
+        size_t n;
+        vocab_at(&v, id, &n);
+        if (id < N_RANK && n > v.max_len)
+            v.max_len = (uint32_t)n;
+        if (!vocab_put(&v, &b, id))
             die("hash chain too long");
-        if (id < N_RANK)
-            vocab_put_bloom(bloom, bloom_bits, p, n);
-        if (id < N_RANK && n == 1)
-            singles[p[0]] = id;
-        if (id < N_RANK && n == 2)
-            pairs[p[0] * 256 + p[1]] = id;
     }
-
-    v.shorts = shorts;
-    v.longs = longs;
-    v.short_bits = short_bits;
-    v.long_bits = long_bits;
-    v.bloom = bloom;
-    v.bloom_bits = bloom_bits;
-    v.pairs = pairs;
     add_chars(&v);
 
     FILE *f = fopen(argv[2], "wb"), *h = fopen(argv[3], "w");
     if (!f || !h)
         die("cannot create the output");
     fprintf(h, "/* Made by scripts/gen_vocab.c: where the parts of o200k.bin lie. */\n");
+    const struct {
+        const char *name;
+        const void *p;
+        size_t n;
+    } parts[] = {
+        {"SHORTS", b.shorts, b.n_short * sizeof *b.shorts},
+        {"LONGS", b.longs, b.n_long * sizeof *b.longs},
+        {"SPECIALS", b.specials, b.n_special * sizeof *b.specials},
+        {"SHORT_FILTER", b.short_filter, b.n_short},
+        {"LONG_FILTER", b.long_filter, b.n_long},
+        {"SHORT_DRAWER", b.short_drawer, sizeof b.short_drawer},
+        {"LONG_DRAWER", b.long_drawer, sizeof b.long_drawer},
+        {"SINGLES", singles, sizeof singles},
+        {"PAIRS", pairs, sizeof pairs},
+        {"CHARS", chars, sizeof chars},
+        {"SEAMS", seams, sizeof seams},
+        {"OFF", off, sizeof off},
+        {"BYTES", bytes, n_bytes},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        fprintf(h, "#define O200K_%s %ld\n", parts[i].name, part(f, parts[i].p, parts[i].n));
     fprintf(h, "#define O200K_N_ID %d\n#define O200K_MAX_LEN %u\n", N_ID, v.max_len);
-    fprintf(h, "#define O200K_SHORT_BITS %d\n#define O200K_LONG_BITS %d\n", short_bits, long_bits);
-    fprintf(h, "#define O200K_SPECIAL_BITS %d\n", special_bits);
-    fprintf(h, "#define O200K_SHORTS %ld\n", part(f, shorts, n_shorts * sizeof *shorts));
-    fprintf(h, "#define O200K_LONGS %ld\n", part(f, longs, n_longs * sizeof *longs));
-    fprintf(h, "#define O200K_SPECIALS %ld\n", part(f, specials, n_specials * sizeof *specials));
-    fprintf(h, "#define O200K_BLOOM_BITS %d\n", bloom_bits);
-    fprintf(h, "#define O200K_BLOOM %ld\n", part(f, bloom, bloom_bytes));
-    fprintf(h, "#define O200K_SINGLES %ld\n", part(f, singles, sizeof singles));
-    fprintf(h, "#define O200K_PAIRS %ld\n", part(f, pairs, sizeof pairs));
-    fprintf(h, "#define O200K_CHARS %ld\n", part(f, chars, sizeof chars));
-    fprintf(h, "#define O200K_SEAMS %ld\n", part(f, seams, sizeof seams));
-    fprintf(h, "#define O200K_OFF %ld\n", part(f, off, sizeof off));
-    fprintf(h, "#define O200K_BYTES %ld\n", part(f, bytes, n_bytes));
+    fprintf(h, "#define O200K_N_SPECIAL_SLOT %u\n", b.n_special);
     uint64_t special_len = 0;
     for (int id = N_RANK; id < N_ID; id++) {
+        size_t n;
         vocab_at(&v, id, &n);
         special_len |= (uint64_t)1 << (n - 1);
     }
     fprintf(h, "#define O200K_SPECIAL_LEN 0x%llxu\n", (unsigned long long)special_len);
     if (fclose(f) != 0 || fclose(h) != 0)
         die("cannot write");
-    free(bloom);
-    free(shorts);
-    free(longs);
-    free(specials);
+    free(b.shorts);
+    free(b.longs);
+    free(b.specials);
+    free(b.short_filter);
+    free(b.long_filter);
     return 0;
 }

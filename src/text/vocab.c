@@ -29,14 +29,14 @@ static const struct vocab o200k = {
     .seams = (const uint32_t *)(o200k_blob + O200K_SEAMS),
     .singles = (const int32_t *)(o200k_blob + O200K_SINGLES),
     .pairs = (const int32_t *)(o200k_blob + O200K_PAIRS),
-    .bloom = (const uint64_t *)(o200k_blob + O200K_BLOOM),
+    .short_drawer = (const struct vocab_drawer *)(o200k_blob + O200K_SHORT_DRAWER),
+    .long_drawer = (const struct vocab_drawer *)(o200k_blob + O200K_LONG_DRAWER),
     .shorts = (const struct vocab_short *)(o200k_blob + O200K_SHORTS),
     .longs = (const struct vocab_long *)(o200k_blob + O200K_LONGS),
     .specials = (const struct vocab_long *)(o200k_blob + O200K_SPECIALS),
-    .short_bits = O200K_SHORT_BITS,
-    .long_bits = O200K_LONG_BITS,
-    .special_bits = O200K_SPECIAL_BITS,
-    .bloom_bits = O200K_BLOOM_BITS,
+    .short_filter = o200k_blob + O200K_SHORT_FILTER,
+    .long_filter = o200k_blob + O200K_LONG_FILTER,
+    .special_drawer = {0, O200K_N_SPECIAL_SLOT},
     .special_len = O200K_SPECIAL_LEN,
     .special_first = {(uint64_t)1 << '<'},
     .special = {[SP_START] = 200006,
@@ -105,13 +105,10 @@ static const char split_regex[] =
 /* A vocabulary being read, and the memory it will own. */
 struct build {
     struct vocab v; /* first: the pointer handed out is freed as this */
+    struct vocab_build tab;
     uint32_t *off;
     uint8_t *bytes;
-    uint32_t *chars; /* all VOCAB_NO_CHAR; serves as `seams` too */
-    int32_t *singles, *pairs;
-    uint64_t *bloom;
-    struct vocab_short *shorts;
-    struct vocab_long *longs, *specials;
+    uint32_t *chars;        /* all VOCAB_NO_CHAR; serves as `seams` too */
     const struct json **at; /* [n_id] a string node of an added token, else NULL */
     const char **key;       /* [n_id] key of an ordinary token, else NULL; borrowed like `at` */
     uint32_t *key_n;        /* [n_id] */
@@ -295,66 +292,38 @@ static status lay_out(struct build *b, struct err *e)
     return OK;
 }
 
-static struct vocab_long *new_table(int bits)
-{
-    struct vocab_long *t = mem_array((size_t)1 << bits, sizeof *t);
-    for (size_t i = 0; t && i < (size_t)1 << bits; i++)
-        t[i] = (struct vocab_long){.id = -1};
-    return t;
-}
-
-/* Fills the three hash tables. */
+/* Fills the hash tables. */
 static status hash_all(struct build *b, struct err *e)
 {
     struct vocab *v = &b->v;
-    size_t n_short = 0, n_long = 0, n_special = 0, n;
-    for (int id = 0; id < v->n_id; id++) {
-        vocab_at(v, id, &n);
-        n_special += vocab_is_special(v, id);
-        n_short += !vocab_is_special(v, id) && n > 0 && n <= VOCAB_SHORT_MAX;
-        n_long += !vocab_is_special(v, id) && n > VOCAB_SHORT_MAX;
-    }
-    v->short_bits = vocab_bits(n_short);
-    v->long_bits = vocab_bits(n_long);
-    v->special_bits = vocab_bits(n_special);
-    v->shorts = b->shorts = mem_calloc((size_t)1 << v->short_bits, sizeof *b->shorts);
-    v->longs = b->longs = new_table(v->long_bits);
-    v->specials = b->specials = new_table(v->special_bits);
-    v->bloom_bits = vocab_bloom_bits(n_short + n_long);
-    v->bloom = b->bloom = mem_calloc(((size_t)1 << v->bloom_bits) / 64, sizeof *b->bloom);
+    struct vocab_build *t = &b->tab;
+    vocab_measure(v, t);
+    t->shorts = mem_calloc(t->n_short, sizeof *t->shorts);
+    t->longs = mem_calloc(t->n_long, sizeof *t->longs);
+    t->specials = mem_calloc(t->n_special, sizeof *t->specials);
+    t->short_filter = mem_calloc(t->n_short, 1);
+    t->long_filter = mem_calloc(t->n_long, 1);
+    t->singles = mem_array(256, sizeof *t->singles);
+    t->pairs = mem_array(65536, sizeof *t->pairs);
     v->chars = v->seams = b->chars = mem_array(65536, sizeof *b->chars);
-    v->singles = b->singles = mem_array(256, sizeof *b->singles);
-    v->pairs = b->pairs = mem_array(65536, sizeof *b->pairs);
-    if (!b->shorts || !b->longs || !b->specials || !b->bloom || !b->pairs || !b->singles ||
-        !b->chars)
+    if (!t->shorts || !t->longs || !t->specials || !t->short_filter || !t->long_filter ||
+        !t->singles || !t->pairs || !b->chars)
         return E_NOMEM;
+    memset(t->singles, 0xff, 256 * sizeof *t->singles); /* -1 */
+    memset(t->pairs, 0xff, 65536 * sizeof *t->pairs);
     memset(b->chars, 0xff, 65536 * sizeof *b->chars);
-    memset(b->pairs, 0xff, 65536 * sizeof *b->pairs); /* -1 */
+    vocab_adopt(v, t);
     for (int id = 0; id < v->n_id; id++) {
+        size_t n;
         const uint8_t *p = vocab_at(v, id, &n);
-        bool ok = true;
-        if (vocab_is_special(v, id)) {
-            if (vocab_find_special(v, p, n) >= 0)
-                return err_set(e, E_FORMAT, "tokenizer.json: the added token %d is there twice",
-                               id);
-            ok = vocab_put_hashed(b->specials, v->special_bits, p, n, id);
-        } else if (n > VOCAB_SHORT_MAX) {
-            ok = vocab_put_hashed(b->longs, v->long_bits, p, n, id);
-        } else if (n > 0) {
-            ok = vocab_put_short(b->shorts, v->short_bits, p, n, id);
-        }
-        if (!vocab_is_special(v, id) && n > 0)
-            vocab_put_bloom(b->bloom, v->bloom_bits, p, n);
-        if (!vocab_is_special(v, id) && n == 2)
-            b->pairs[p[0] * 256 + p[1]] = id;
-        if (!ok) /* needs tokens chosen to collide */
+        if (vocab_is_special(v, id) && vocab_find_special(v, p, n) >= 0)
+            return err_set(e, E_FORMAT, "tokenizer.json: the added token %d is there twice", id);
+        if (!vocab_put(v, t, id)) /* needs tokens chosen to collide */
             return err_set(e, E_FORMAT, "tokenizer.json: token %d: too many hash collisions", id);
     }
-    for (int c = 0; c < 256; c++) {
-        b->singles[c] = vocab_find(v, &(uint8_t){(uint8_t)c}, 1);
-        if (b->singles[c] < 0)
+    for (int c = 0; c < 256; c++)
+        if (t->singles[c] < 0)
             return err_set(e, E_FORMAT, "tokenizer.json: no token for the single byte 0x%02x", c);
-    }
     return OK;
 }
 
@@ -476,12 +445,13 @@ void vocab_free(struct vocab *v)
     mem_free(b->off);
     mem_free(b->bytes);
     mem_free(b->chars);
-    mem_free(b->singles);
-    mem_free(b->pairs);
-    mem_free(b->bloom);
-    mem_free(b->shorts);
-    mem_free(b->longs);
-    mem_free(b->specials);
+    mem_free(b->tab.singles);
+    mem_free(b->tab.pairs);
+    mem_free(b->tab.short_filter);
+    mem_free(b->tab.long_filter);
+    mem_free(b->tab.shorts);
+    mem_free(b->tab.longs);
+    mem_free(b->tab.specials);
     mem_free(b);
 }
 

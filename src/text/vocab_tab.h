@@ -1,15 +1,20 @@
 /* How a vocabulary lies in memory, and its hash tables. Private to vocab.c, o200k.c and the build's
  * generator scripts/gen_vocab.c, which writes the same tables ahead of time.
  *
- * Small tables answer most lookups of the merge without touching the large ones:
- *   singles   the id of every byte;
- *   pairs     the id of every two-byte token, by its bytes;
- *   bloom     a bit per hash: clear says that no ordinary token has it.
- * Three open-addressing tables hold the tokens, with linear probing, each a power of two in size:
+ * Three open-addressing tables with linear probing hold the tokens:
  *   shorts    ordinary tokens of at most 8 bytes; the slot holds the bytes themselves, so that the
  *             usual lookup touches one cache line;
  *   longs     longer ordinary tokens, by hash; the bytes are compared where they lie;
  *   specials  special tokens, by hash.
+ * shorts and longs are cut into 256 drawers by a token's first byte that is no blank. A text in one
+ * script then works in a small part of the table: that memory, not the instructions, is what
+ * lookups cost.
+ *
+ * Smaller tables answer most lookups of the merge without touching these:
+ *   singles   the id of every byte;
+ *   pairs     the id of every two-byte token, by its bytes;
+ *   filter    eight bits a slot, found by other bits of the hash: clear says that no token has it.
+ *
  * `chars` and `seams` let the merge begin with whole characters instead of bytes where the outcome
  * is the same. Merging happens in the order of ids (gen_vocab.c checks that no token of o200k is
  * made from one with a higher id). While a character's bytes are not yet one part, only a token
@@ -50,8 +55,17 @@ struct vocab_short {
 
 struct vocab_long {
     uint32_t hash; /* upper half of vocab_hash */
-    int32_t id;    /* -1: free slot */
+    int32_t id;
+    uint32_t at;  /* the token's place in `bytes` */
+    uint32_t len; /* 0: free slot */
 };
+
+/* Slots [first, first + size) of a table; at least one is free. */
+struct vocab_drawer {
+    uint32_t first, size;
+};
+
+enum { VOCAB_DRAWERS = 256 };
 
 struct vocab {
     int32_t n_id;           /* one past the highest id */
@@ -62,11 +76,12 @@ struct vocab {
     const uint32_t *seams;  /* [65536] by byte before * 256 + byte after, see above */
     const int32_t *singles; /* [256] */
     const int32_t *pairs;   /* [65536] by first byte * 256 + second, -1: none */
-    const uint64_t *bloom;  /* [1 << bloom_bits] bits */
-    const struct vocab_short *shorts;  /* [1 << short_bits] */
-    const struct vocab_long *longs;    /* [1 << long_bits] */
-    const struct vocab_long *specials; /* [1 << special_bits] */
-    int short_bits, long_bits, special_bits, bloom_bits;
+    const struct vocab_drawer *short_drawer; /* [256] */
+    const struct vocab_drawer *long_drawer;  /* [256] */
+    const struct vocab_short *shorts;
+    const struct vocab_long *longs, *specials;
+    const uint8_t *short_filter, *long_filter; /* a byte for each slot */
+    struct vocab_drawer special_drawer;
     uint64_t special_len;             /* bit i: some special token has i + 1 bytes */
     uint64_t special_first[4];        /* 256 bits: some special token begins with this byte */
     int32_t special[VOCAB_N_SPECIAL]; /* by enum special, -1: none */
@@ -121,11 +136,44 @@ static inline const uint8_t *vocab_at(const struct vocab *v, int32_t id, size_t 
     return v->bytes + from;
 }
 
+/* The drawer of bytes, and of a key of 1-8 bytes. A lone blank is in drawer 0. */
+static inline unsigned vocab_lead(const uint8_t *s, size_t n)
+{
+    return s[0] != ' ' ? s[0] : n > 1 ? s[1] : 0;
+}
+
+static inline unsigned vocab_lead_key(uint64_t key)
+{
+    return (key & 0xff) == ' ' ? key >> 8 & 0xff : key & 0xff;
+}
+
+/* x / 2^32 of the way through n places. */
+static inline uint32_t vocab_scale(uint32_t x, uint32_t n)
+{
+    return (uint32_t)((uint64_t)x * n >> 32);
+}
+
+static inline uint32_t vocab_slot(struct vocab_drawer d, uint64_t hash)
+{
+    return d.first + vocab_scale((uint32_t)(hash >> 32), d.size);
+}
+
+static inline uint32_t vocab_next(struct vocab_drawer d, uint32_t slot)
+{
+    return slot + 1 < d.first + d.size ? slot + 1 : d.first;
+}
+
+/* A bit's place in a filter. */
+static inline uint32_t vocab_filter_bit(struct vocab_drawer d, uint64_t hash)
+{
+    return d.first * 8 + vocab_scale((uint32_t)hash, d.size * 8);
+}
+
 /* The ordinary token of at most 8 bytes with this key and hash, or -1. */
 static inline int32_t vocab_find_short(const struct vocab *v, uint64_t key, uint64_t hash, size_t n)
 {
-    uint32_t mask = (1u << v->short_bits) - 1;
-    for (uint32_t i = (uint32_t)(hash >> (64 - v->short_bits));; i = (i + 1) & mask) {
+    struct vocab_drawer d = v->short_drawer[vocab_lead_key(key)];
+    for (uint32_t i = vocab_slot(d, hash);; i = vocab_next(d, i)) {
         const struct vocab_short *slot = &v->shorts[i];
         if (slot->key == key && slot->len == n)
             return slot->id;
@@ -135,104 +183,146 @@ static inline int32_t vocab_find_short(const struct vocab *v, uint64_t key, uint
 }
 
 static inline int32_t vocab_find_hashed(const struct vocab *v, const struct vocab_long *table,
-                                        int bits, const uint8_t *s, size_t n, uint64_t hash)
+                                        struct vocab_drawer d, const uint8_t *s, size_t n,
+                                        uint64_t hash)
 {
-    uint32_t mask = (1u << bits) - 1, upper = (uint32_t)(hash >> 32);
-    for (uint32_t i = (uint32_t)(hash >> (64 - bits));; i = (i + 1) & mask) {
-        int32_t id = table[i].id;
-        if (id < 0)
+    for (uint32_t i = vocab_slot(d, hash);; i = vocab_next(d, i)) {
+        const struct vocab_long *slot = &table[i];
+        if (slot->hash == (uint32_t)(hash >> 32) && slot->len == n &&
+            memcmp(v->bytes + slot->at, s, n) == 0)
+            return slot->id;
+        if (!slot->len)
             return -1;
-        if (table[i].hash != upper)
-            continue;
-        size_t len;
-        const uint8_t *p = vocab_at(v, id, &len);
-        if (len == n && memcmp(p, s, n) == 0)
-            return id;
     }
-}
-
-/* The tables are indexed by the hash's upper bits, the filter by its lower ones. */
-static inline bool vocab_bloom(const struct vocab *v, uint64_t hash)
-{
-    uint32_t bit = (uint32_t)hash & ((1u << v->bloom_bits) - 1);
-    return v->bloom[bit / 64] >> bit % 64 & 1;
 }
 
 /* The ordinary token of these 3-8 bytes, or -1: for bytes that probably are none. */
 static inline int32_t vocab_find_rare(const struct vocab *v, uint64_t key, size_t n)
 {
     uint64_t hash = vocab_hash_short(key, n);
-    return vocab_bloom(v, hash) ? vocab_find_short(v, key, hash, n) : -1;
+    uint32_t bit = vocab_filter_bit(v->short_drawer[vocab_lead_key(key)], hash);
+    if (!(v->short_filter[bit / 8] >> bit % 8 & 1))
+        return -1;
+    return vocab_find_short(v, key, hash, n);
 }
 
 /* The ordinary token of these more than 8 bytes with this hash, or -1. */
 static inline int32_t vocab_find_long(const struct vocab *v, const uint8_t *s, size_t n,
                                       uint64_t hash)
 {
-    if (n > v->max_len || !vocab_bloom(v, hash))
+    struct vocab_drawer d = v->long_drawer[vocab_lead(s, n)];
+    uint32_t bit = vocab_filter_bit(d, hash);
+    if (n > v->max_len || !(v->long_filter[bit / 8] >> bit % 8 & 1))
         return -1;
-    return vocab_find_hashed(v, v->longs, v->long_bits, s, n, hash);
+    return vocab_find_hashed(v, v->longs, d, s, n, hash);
 }
 
 static inline int32_t vocab_find_special(const struct vocab *v, const uint8_t *s, size_t n)
 {
     if (n == 0 || n > VOCAB_SPECIAL_MAX || !(v->special_len >> (n - 1) & 1))
         return -1;
-    return vocab_find_hashed(v, v->specials, v->special_bits, s, n, vocab_hash(s, n));
+    return vocab_find_hashed(v, v->specials, v->special_drawer, s, n, vocab_hash(s, n));
 }
 
-/* Building. False when the chain got too long. */
-static inline bool vocab_put_short(struct vocab_short *table, int bits, const uint8_t *s, size_t n,
-                                   int32_t id)
+/* ---- building ---- */
+
+/* The tables while they are being filled; struct vocab's pointers look at the same memory. */
+struct vocab_build {
+    struct vocab_drawer short_drawer[VOCAB_DRAWERS], long_drawer[VOCAB_DRAWERS], special_drawer;
+    uint32_t n_short, n_long, n_special; /* slots */
+    struct vocab_short *shorts;          /* [n_short] zeroed by the caller, like all here */
+    struct vocab_long *longs, *specials; /* [n_long], [n_special] */
+    uint8_t *short_filter, *long_filter; /* [n_short], [n_long] */
+    int32_t *singles, *pairs;            /* [256], [65536] */
+};
+
+/* At most 5/8 full, and never quite full. */
+static inline uint32_t vocab_slots(uint32_t n)
 {
-    uint64_t key = vocab_key(s, n);
-    uint32_t mask = (1u << bits) - 1;
-    uint32_t i = (uint32_t)(vocab_hash_short(key, n) >> (64 - bits));
-    for (int probe = 0; probe < VOCAB_PROBES; probe++, i = (i + 1) & mask)
+    return n + n / 5 * 3 + 3;
+}
+
+/* Sizes of everything, from v->off and v->bytes. */
+static inline void vocab_measure(const struct vocab *v, struct vocab_build *b)
+{
+    uint32_t n_special = 0;
+    for (int32_t id = 0; id < v->n_id; id++) {
+        size_t n;
+        const uint8_t *s = vocab_at(v, id, &n);
+        if (v->off[id] & VOCAB_SPECIAL_BIT)
+            n_special++;
+        else if (n > VOCAB_SHORT_MAX)
+            b->long_drawer[vocab_lead(s, n)].size++;
+        else if (n > 0)
+            b->short_drawer[vocab_lead(s, n)].size++;
+    }
+    for (int i = 0; i < VOCAB_DRAWERS; i++) {
+        struct vocab_drawer *d = &b->short_drawer[i], *e = &b->long_drawer[i];
+        *d = (struct vocab_drawer){b->n_short, vocab_slots(d->size)};
+        *e = (struct vocab_drawer){b->n_long, vocab_slots(e->size)};
+        b->n_short += d->size;
+        b->n_long += e->size;
+    }
+    b->special_drawer.size = b->n_special = vocab_slots(n_special);
+}
+
+static inline bool vocab_put_hashed(struct vocab_long *table, struct vocab_drawer d, uint64_t hash,
+                                    struct vocab_long entry)
+{
+    uint32_t i = vocab_slot(d, hash);
+    for (int probe = 0; probe < VOCAB_PROBES; probe++, i = vocab_next(d, i))
         if (!table[i].len) {
-            table[i] = (struct vocab_short){.key = key, .id = id, .len = (uint32_t)n};
+            table[i] = entry;
             return true;
         }
     return false;
 }
 
-static inline bool vocab_put_hashed(struct vocab_long *table, int bits, const uint8_t *s, size_t n,
-                                    int32_t id)
+/* Enters a token. False when a chain got too long. */
+static inline bool vocab_put(const struct vocab *v, struct vocab_build *b, int32_t id)
 {
-    uint64_t h = vocab_hash(s, n);
-    uint32_t mask = (1u << bits) - 1;
-    uint32_t i = (uint32_t)(h >> (64 - bits));
-    for (int probe = 0; probe < VOCAB_PROBES; probe++, i = (i + 1) & mask)
-        if (table[i].id < 0) {
-            table[i] = (struct vocab_long){.hash = (uint32_t)(h >> 32), .id = id};
+    size_t n;
+    const uint8_t *s = vocab_at(v, id, &n);
+    if (n == 0)
+        return true;
+    uint64_t hash = vocab_hash(s, n);
+    struct vocab_long entry = {(uint32_t)(hash >> 32), id, (uint32_t)(s - v->bytes), (uint32_t)n};
+    if (v->off[id] & VOCAB_SPECIAL_BIT)
+        return vocab_put_hashed(b->specials, b->special_drawer, hash, entry);
+    if (n > VOCAB_SHORT_MAX) {
+        struct vocab_drawer d = b->long_drawer[vocab_lead(s, n)];
+        uint32_t bit = vocab_filter_bit(d, hash);
+        b->long_filter[bit / 8] |= (uint8_t)(1 << bit % 8);
+        return vocab_put_hashed(b->longs, d, hash, entry);
+    }
+    if (n == 1)
+        b->singles[s[0]] = id;
+    if (n == 2)
+        b->pairs[s[0] * 256 + s[1]] = id;
+    struct vocab_drawer d = b->short_drawer[vocab_lead(s, n)];
+    uint32_t bit = vocab_filter_bit(d, hash), i = vocab_slot(d, hash);
+    b->short_filter[bit / 8] |= (uint8_t)(1 << bit % 8);
+    for (int probe = 0; probe < VOCAB_PROBES; probe++, i = vocab_next(d, i))
+        if (!b->shorts[i].len) {
+            b->shorts[i] = (struct vocab_short){vocab_key(s, n), id, (uint32_t)n};
             return true;
         }
     return false;
 }
 
-/* The filter's size for n tokens: about ten bits each. */
-static inline int vocab_bloom_bits(size_t n)
+/* Points the vocabulary at what was built. */
+static inline void vocab_adopt(struct vocab *v, const struct vocab_build *b)
 {
-    int bits = 6;
-    while ((size_t)1 << bits < 10 * n)
-        bits++;
-    return bits;
-}
-
-static inline void vocab_put_bloom(uint64_t *bloom, int bits, const uint8_t *s, size_t n)
-{
-    uint32_t bit = (uint32_t)vocab_hash(s, n) & ((1u << bits) - 1);
-    bloom[bit / 64] |= (uint64_t)1 << bit % 64;
-}
-
-/* Table size for n tokens: at most 5/8 full, at least 8 slots (so a free slot ends every search).
- */
-static inline int vocab_bits(size_t n)
-{
-    int bits = 3;
-    while (((size_t)5 << bits) / 8 < n)
-        bits++;
-    return bits;
+    v->short_drawer = b->short_drawer;
+    v->long_drawer = b->long_drawer;
+    v->special_drawer = b->special_drawer;
+    v->shorts = b->shorts;
+    v->longs = b->longs;
+    v->specials = b->specials;
+    v->short_filter = b->short_filter;
+    v->long_filter = b->long_filter;
+    v->singles = b->singles;
+    v->pairs = b->pairs;
 }
 
 #endif
