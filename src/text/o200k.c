@@ -6,8 +6,9 @@
  *
  * Cost is bounded on any input. The splitter looks at a character at most a few times: what a piece
  * leaves over (the capitals after "x" in "xABC", the last blank of a run) is scanned once more by
- * the next piece and then consumed. The merge keeps pair ranks in a tournament tree, so that a
- * piece of n bytes costs n log n. There is no state outside the call.
+ * the next piece and then consumed. The merge keeps pair ranks in a tournament tree, so that n
+ * bytes cost n log n, and takes long pieces a stretch at a time. There is no state outside the
+ * call.
  */
 #include "text/o200k.h"
 
@@ -231,7 +232,7 @@ static size_t piece_end(struct span t, size_t i)
 /* A piece being merged. Parts keep their numbers; a merge joins a part with the next one still
  * alive. The rank of every live part joined with its successor lies in blocks of BLOCK, and a
  * binary tree of minima over the blocks leads to the leftmost lowest, the next pair to merge. */
-enum { BLOCK = 8, MAX_SHORT = 63, STACK_PARTS = 512, NO_RANK = -1, PAD = 8 };
+enum { BLOCK = 8, MAX_SHORT = 63, STACK_PARTS = 1024, NO_RANK = -1, PAD = 8 };
 
 struct merge {
     const struct vocab *v;
@@ -312,16 +313,6 @@ static inline void update(struct merge *g, size_t i)
     }
 }
 
-/* The first part of the block that has the rank. No early exit: where that would be is a coin toss
- * to the processor. */
-static inline size_t in_block(const uint32_t *ranks, size_t block, uint32_t rank)
-{
-    unsigned hits = 0;
-    for (unsigned k = 0; k < BLOCK; k++)
-        hits |= (unsigned)(ranks[block * BLOCK + k] == rank) << k;
-    return block * BLOCK + (size_t)__builtin_ctz(hits);
-}
-
 /* The part whose pair is the lowest, the leftmost of equals. There is one. */
 static inline size_t lowest(const struct merge *g)
 {
@@ -329,7 +320,10 @@ static inline size_t lowest(const struct merge *g)
     size_t node = 1;
     while (node < g->n_leaf)
         node = 2 * node + (g->tree[2 * node] != rank);
-    return in_block(g->rank, node - g->n_leaf, rank);
+    size_t i = (node - g->n_leaf) * BLOCK;
+    while (g->rank[i] != rank)
+        i++;
+    return i;
 }
 
 /* The parts to begin with: bytes, but whole characters where that is the same (vocab_tab.h). */
@@ -344,6 +338,8 @@ static void cut(struct merge *g)
         if (s[i] < 0xc0 || s[i] >= 0xf0)
             continue;
         size_t n_char = s[i] < 0xe0 ? 2 : 3;
+        if (n_char > g->n - i) /* a stretch of a piece may end inside a character */
+            continue;
         uint32_t cp = n_char == 2
                           ? (s[i] & 0x1fu) << 6 | (s[i + 1] & 0x3fu)
                           : (s[i] & 0x0fu) << 12 | (s[i + 1] & 0x3fu) << 6 | (s[i + 2] & 0x3fu);
@@ -359,8 +355,7 @@ static void cut(struct merge *g)
     g->n_part = m;
 }
 
-/* Ranks of all neighbours at the start; returns the number of blocks. */
-static size_t first_ranks(struct merge *g)
+static void merge_long(struct merge *g)
 {
     size_t m = g->n_part, n_block = (m + BLOCK - 1) / BLOCK;
     memset(g->live, 0xff, (m / 64 + 1) * sizeof *g->live);
@@ -368,12 +363,6 @@ static size_t first_ranks(struct merge *g)
         g->rank[i] = rank_of(g, i, i + 2);
     for (size_t i = m - 1; i < n_block * BLOCK; i++)
         g->rank[i] = (uint32_t)NO_RANK;
-    return n_block;
-}
-
-static void merge_long(struct merge *g)
-{
-    size_t m = g->n_part, n_block = first_ranks(g);
     for (size_t i = 0; i < g->n_leaf; i++)
         g->tree[g->n_leaf + i] = i < n_block ? block_min(g->rank + i * BLOCK) : (uint32_t)NO_RANK;
     for (size_t i = g->n_leaf; i-- > 1;)
@@ -396,24 +385,43 @@ static void merge_long(struct merge *g)
     }
 }
 
+/* A rank with the part it belongs to: the least key is the leftmost of the lowest. */
+static inline uint64_t key_of(uint32_t rank, size_t part)
+{
+    return (uint64_t)rank << 8 | part;
+}
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline uint64_t row_min(const uint64_t *key)
+{
+    uint64_t a = min_u64(min_u64(key[0], key[1]), min_u64(key[2], key[3]));
+    return min_u64(a, min_u64(min_u64(key[4], key[5]), min_u64(key[6], key[7])));
+}
+
 /* The same for at most MAX_SHORT parts, almost all pieces there are: one word says who is alive,
  * the minima of the blocks are searched in a row, and nothing but the lookups branches on data. */
 static void merge_short(struct merge *g)
 {
-    size_t n_block = first_ranks(g);
-    uint32_t low[(MAX_SHORT + 1) / BLOCK], *rank = g->rank;
-    uint64_t live = UINT64_MAX >> (63 - g->n_part); /* bit n_part ends every search */
-    for (size_t i = 0; i < n_block; i++)
-        low[i] = block_min(rank + i * BLOCK);
+    size_t m = g->n_part, n_row = (m + BLOCK - 1) / BLOCK;
+    uint64_t key[MAX_SHORT + 1], low[(MAX_SHORT + 1) / BLOCK];
+    uint64_t live = UINT64_MAX >> (63 - m); /* bit m ends every search */
+    for (size_t i = 0; i + 1 < m; i++)
+        key[i] = key_of(rank_of(g, i, i + 2), i);
+    for (size_t i = m - 1; i < n_row * BLOCK; i++)
+        key[i] = UINT64_MAX;
+    for (size_t i = 0; i < n_row; i++)
+        low[i] = row_min(key + i * BLOCK);
     for (;;) {
-        uint64_t best = UINT64_MAX;
-        for (size_t i = 0; i < n_block; i++) {
-            uint64_t key = (uint64_t)low[i] << 8 | i;
-            best = key < best ? key : best;
-        }
-        if ((uint32_t)(best >> 8) == (uint32_t)NO_RANK)
+        uint64_t best = low[0];
+        for (size_t i = 1; i < n_row; i++)
+            best = min_u64(best, low[i]);
+        if (best >= key_of((uint32_t)NO_RANK, 0))
             break;
-        size_t a = in_block(rank, best & 0xff, (uint32_t)(best >> 8));
+        size_t a = best & 0xff;
         uint64_t after = live & UINT64_MAX << a << 1, below = live & (((uint64_t)1 << a) - 1);
         size_t b = (size_t)__builtin_ctzll(after);
         after &= after - 1;
@@ -421,58 +429,112 @@ static void merge_short(struct merge *g)
         after &= after - 1;
         size_t before = below ? 63 - (size_t)__builtin_clzll(below) : b;
         live &= ~((uint64_t)1 << b);
-        g->id[a] = (int32_t)rank[a];
-        uint32_t next = after ? rank_of(g, a, (size_t)__builtin_ctzll(after)) : (uint32_t)NO_RANK;
-        uint32_t prev = below ? rank_of(g, before, c) : (uint32_t)NO_RANK;
-        rank[a] = next;
-        rank[b] = (uint32_t)NO_RANK;
-        rank[before] = prev; /* b again when there's none */
-        low[a / BLOCK] = block_min(rank + a / BLOCK * BLOCK);
-        low[b / BLOCK] = block_min(rank + b / BLOCK * BLOCK);
-        low[before / BLOCK] = block_min(rank + before / BLOCK * BLOCK);
+        g->id[a] = (int32_t)(best >> 8);
+        key[b] = UINT64_MAX;
+        key[a] = after ? key_of(rank_of(g, a, (size_t)__builtin_ctzll(after)), a) : UINT64_MAX;
+        key[before] = below ? key_of(rank_of(g, before, c), before) : UINT64_MAX;
+        low[a / BLOCK] = row_min(key + a / BLOCK * BLOCK);
+        low[b / BLOCK] = row_min(key + b / BLOCK * BLOCK);
+        low[before / BLOCK] = row_min(key + before / BLOCK * BLOCK);
     }
     g->live[0] = live;
 }
 
-/* Appends the ids of a piece that is no token itself. */
-static status merge_piece(const struct vocab *v, const uint8_t *s, size_t n, struct ids *t)
+/* Merges the n bytes at s; the arrays have room. */
+static void merge_bytes(struct merge *g, uint8_t *copy, const uint8_t *s, size_t n)
+{
+    memcpy(copy, s, n);
+    memset(copy + n, 0, PAD);
+    g->s = copy;
+    g->n = n;
+    cut(g);
+    g->n_leaf = 1;
+    while (g->n_leaf * BLOCK < g->n_part)
+        g->n_leaf *= 2;
+    if (g->n_part <= MAX_SHORT)
+        merge_short(g);
+    else
+        merge_long(g);
+}
+
+/* The ids of at most STACK_PARTS bytes; returns how many. */
+static size_t merge_stretch(const struct vocab *v, const uint8_t *s, size_t n, int32_t *out)
 {
     uint8_t copy[STACK_PARTS + PAD];
     uint32_t at[STACK_PARTS + 1], rank[STACK_PARTS], tree[2 * STACK_PARTS / BLOCK];
-    int32_t id[STACK_PARTS];
     uint64_t live[STACK_PARTS / 64 + 1];
-    struct merge g = {.v = v, .n = n, .at = at, .id = id, .live = live, .rank = rank, .tree = tree};
-    uint8_t *heap = NULL; /* one block for all of these when they don't fit */
-    g.s = copy;
-    g.n_leaf = 1;
-    while (g.n_leaf * BLOCK < n)
-        g.n_leaf *= 2;
-    if (n > STACK_PARTS) {
-        size_t n_live = n / 64 + 1;
-        heap =
-            mem_alloc(n_live * 8 + (n + 1) * 4 + n * 4 + (n + BLOCK) * 4 + 8 * g.n_leaf + n + PAD);
-        if (!heap)
-            return E_NOMEM;
-        g.live = (uint64_t *)(void *)heap;
-        g.at = (uint32_t *)(g.live + n_live);
-        g.id = (int32_t *)(g.at + n + 1);
-        g.rank = (uint32_t *)(g.id + n);
-        g.tree = g.rank + n + BLOCK;
-        g.s = (uint8_t *)(g.tree + 2 * g.n_leaf);
-    }
-    memcpy((uint8_t *)(uintptr_t)g.s, s, n);
-    memset((uint8_t *)(uintptr_t)g.s + n, 0, PAD);
-    cut(&g);
-    while (g.n_leaf > 1 && g.n_leaf / 2 * BLOCK >= g.n_part)
-        g.n_leaf /= 2;
-    if (g.n_part <= MAX_SHORT)
-        merge_short(&g);
-    else
-        merge_long(&g);
+    struct merge g = {.v = v, .at = at, .id = out, .live = live, .rank = rank, .tree = tree};
+    size_t m = 0;
+    merge_bytes(&g, copy, s, n);
+    for (size_t i = 0; i < g.n_part; i = next_live(&g, i))
+        out[m++] = out[i];
+    return m;
+}
+
+/* A piece of any length at once; takes some 15 bytes of memory for each byte. */
+static status merge_whole(const struct vocab *v, const uint8_t *s, size_t n, struct ids *t)
+{
+    struct merge g = {.v = v};
+    size_t n_live = n / 64 + 1, n_leaf = 1;
+    while (n_leaf * BLOCK < n)
+        n_leaf *= 2;
+    uint8_t *heap = mem_alloc(n_live * 8 + 4 * ((n + 1) + n + (n + BLOCK) + 2 * n_leaf) + n + PAD);
+    if (!heap)
+        return E_NOMEM;
+    g.live = (uint64_t *)(void *)heap;
+    g.at = (uint32_t *)(g.live + n_live);
+    g.id = (int32_t *)(g.at + n + 1);
+    g.rank = (uint32_t *)(g.id + n);
+    g.tree = g.rank + n + BLOCK;
+    merge_bytes(&g, (uint8_t *)(g.tree + 2 * n_leaf), s, n);
     for (size_t i = 0; i < g.n_part; i = next_live(&g, i))
         ids_put(t, g.id[i]);
     mem_free(heap);
     return t->st;
+}
+
+/* True when merging the bytes of two tokens gives the two back. s is where the second begins. */
+static bool stay_apart(const struct vocab *v, const uint8_t *s, int32_t left, int32_t right)
+{
+    size_t n_left, n_right;
+    int32_t out[STACK_PARTS];
+    vocab_at(v, left, &n_left);
+    vocab_at(v, right, &n_right);
+    return merge_stretch(v, s - n_left, n_left + n_right, out) == 2 && out[0] == left &&
+           out[1] == right;
+}
+
+/* Appends the ids of a piece that is no token itself.
+ *
+ * A long piece is merged in stretches, which keeps memory small and near. Tokens whose neighbours
+ * all stay apart when merged in pairs are the outcome of merging the whole: its first merge across
+ * one of their borders would, seen from the two tokens beside it, happen in the pair as well.
+ * Within a stretch they stay apart, so only where two stretches meet is it tried: the last tokens
+ * of a stretch, which what follows may change, are dropped and the next stretch begins with their
+ * bytes. Should the border not hold, the piece is merged at once. */
+static status merge_piece(const struct vocab *v, const uint8_t *s, size_t n, struct ids *t)
+{
+    int32_t out[STACK_PARTS];
+    size_t before = t->n, redo = 2 * v->max_len; /* bytes of a stretch to drop, at least */
+    if (n > STACK_PARTS && 4 * redo > STACK_PARTS)
+        return merge_whole(v, s, n, t);
+    for (size_t from = 0;;) {
+        size_t n_stretch = n - from < STACK_PARTS ? n - from : STACK_PARTS;
+        size_t m = merge_stretch(v, s + from, n_stretch, out);
+        if (from > 0 && !stay_apart(v, s + from, t->v[t->n - 1], out[0])) {
+            t->n = before;
+            return merge_whole(v, s, n, t);
+        }
+        bool last = from + n_stretch == n;
+        from += n_stretch;
+        for (size_t dropped = 0, len; !last && dropped < redo; dropped += len) {
+            vocab_at(v, out[--m], &len);
+            from -= len;
+        }
+        ids_append(t, out, m);
+        if (last || t->st < 0)
+            return t->st;
+    }
 }
 
 /* ---- encode ---- */
