@@ -86,7 +86,7 @@ struct cpu {
     struct pool *pool;
     enum arith arith;
     bool need_f, need_h; /* forms of struct acts in use */
-    bool need_tmp;       /* MXFP4 present */
+    bool need_tmp;       /* MXFP4 or input-major experts present */
     double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
     int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
 
@@ -803,7 +803,7 @@ static void need_of(struct cpu *c, bool mx, bool in_major, enum dtype t)
         c->need_h = true;
     else
         c->need_f = true;
-    c->need_tmp |= mx;
+    c->need_tmp |= mx || in_major;
 }
 
 status backend_cpu_open(const struct weights *w, const struct backend_opts *opts,

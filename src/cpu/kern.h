@@ -39,7 +39,7 @@ struct mul {
     float *y;          /* [n_row, ld_y] */
     size_t ld_y;
     bool add;
-    void *tmp; /* [MUL_TMP_OUT, n_in] floats for the MXFP4 kernels, else unused */
+    void *tmp; /* MUL_TMP_OUT * n_in floats for MXFP4 and input-major weights, else unused */
 };
 enum { MUL_TMP_OUT = 32 };
 

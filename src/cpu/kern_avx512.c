@@ -167,7 +167,7 @@ INLINE void dp_tile(bool mx, int no, int nr, const struct mul *m, const uint8_t 
         if (nr == 1 && no > 1) {
             const int step = no * (mx ? MX_BYTES : 64);
             UNROLL for (int p = 0; p < step; p += 64)
-                _mm_prefetch(ahead + b * step + p, _MM_HINT_T0);
+                _mm_prefetch(ahead + b * step + p, _MM_HINT_T1);
         }
         UNROLL for (int i = 0; i < no; i++)
         {
@@ -196,7 +196,7 @@ INLINE void dp_stripe(bool mx, int nr, const struct mul *m, const uint8_t *w, co
 {
     int n_block = m->n_in / DP_IN, o = 0;
     size_t ld = mx ? (size_t)n_block * MX_BYTES : (size_t)m->n_in * 2;
-    const int no = nr == 1 ? MUL_NO_ONE : MUL_NO;
+    const int no = nr == 1 && mx ? MUL_NO_ONE : MUL_NO;
     for (; o + no <= n; o += no)
         dp_tile(mx, no, nr, m, w + (size_t)o * ld, scale + o * n_block, o0 + o, r);
     for (; o < n; o++)

@@ -285,13 +285,45 @@ INLINE void mul_in_rows(enum wtype t, int nr, const struct mul *m, int r)
         mul_in_tile(t, 0, m->n_out - o, nr, m, o, r);
 }
 
-INLINE void mul_in_any(enum wtype t, const struct mul *m)
+/* Columns [o, o + n) side by side as floats: tmp [n_in, MUL_TMP_OUT]. The rows of w lie far apart,
+ * so reading them for every tile would cost a cache line and often a page walk each time. */
+INLINE void mul_in_pack(enum wtype t, const struct mul *m, int o, int n, float *tmp)
+{
+    const uint8_t *w = (const uint8_t *)m->w + (size_t)o * w_bytes(t);
+    for (int k = 0; k < m->n_in; k++, w += m->ld_w * w_bytes(t), tmp += MUL_TMP_OUT) {
+        int i = 0;
+        for (; i + VF_W <= n; i += VF_W)
+            vf_store(tmp + i, w_load(t, w + (size_t)i * w_bytes(t)));
+        if (i < n)
+            vf_store(tmp + i, w_load_n(t, w + (size_t)i * w_bytes(t), n - i));
+    }
+}
+
+INLINE void mul_in_block(enum wtype t, const struct mul *m)
 {
     int r = 0;
     for (; r + MUL_NR <= m->n_row; r += MUL_NR)
         mul_in_rows(t, MUL_NR, m, r);
     for (; r < m->n_row; r++)
         mul_in_rows(t, 1, m, r);
+}
+
+INLINE void mul_in_any(enum wtype t, const struct mul *m)
+{
+    if (m->n_row <= MUL_NR) {
+        mul_in_block(t, m);
+        return;
+    }
+    for (int o = 0; o < m->n_out; o += MUL_TMP_OUT) {
+        struct mul part = *m;
+        part.n_out = min_int(MUL_TMP_OUT, m->n_out - o);
+        mul_in_pack(t, m, o, part.n_out, m->tmp);
+        part.w = m->tmp;
+        part.ld_w = MUL_TMP_OUT;
+        part.bias = m->bias ? m->bias + o : NULL;
+        part.y = m->y + o;
+        mul_in_block(W_F32, &part);
+    }
 }
 
 static void mul_in_f32(const struct mul *m)

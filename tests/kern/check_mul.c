@@ -126,13 +126,14 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
                                  : (uint8_t)(rnd(3) ? 127 : 255);
         m.w = w;
         m.scale = s;
-        m.tmp = guard_new((size_t)MUL_TMP_OUT * (size_t)n_in * sizeof(float));
     } else {
         void *w = guard_new(n_w * value_bytes(dtype_of(f)));
         for (size_t i = 0; i < n_w; i++)
             put(dtype_of(f), w, i, rnd_value(kind));
         m.w = w;
     }
+    if (is_mx(f) || is_in(f))
+        m.tmp = guard_new((size_t)MUL_TMP_OUT * (size_t)n_in * sizeof(float));
     enum dtype tx = is_dp(f) ? DT_BF16 : DT_F32;
     size_t n_xv = (size_t)(n_x - 1) * m.ld_x + (size_t)n_in;
     void *x = guard_new(n_xv * value_bytes(tx));
