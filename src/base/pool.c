@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "base/relax.h"
 
 #include <linux/futex.h>
@@ -17,9 +18,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* How long a waiter spins: longer than the gap between two decode steps of a small model, short
- * against the time slice that it might steal from somebody else. */
-enum { SPIN_NS = 50000, SPIN_BURST = 32 };
+/* How long a waiter spins before it sleeps: at most longer than the gap between two decode steps of
+ * a small model. Where others want the processors, a waiter that spins steals from the worker it
+ * waits for, so every spin in vain halves the time and every successful one doubles it (measured
+ * with three other busy processes on two processors: twice the tokens/s, a third of the time). */
+enum { SPIN_MAX_NS = 50000, SPIN_MIN_NS = 1000, SPIN_BURST = 32 };
 
 struct worker {
     pthread_t id;
@@ -33,7 +36,8 @@ struct pool {
     _Alignas(64) atomic_int n_arrived;
     _Alignas(64) atomic_int n; /* workers, the caller included */
     atomic_bool stop;
-    bool spin;
+    bool spin; /* never when workers outnumber processors */
+    atomic_int spin_ns;
     void (*fn)(void *arg, int i);
     void *arg;
     int n_worker; /* started threads, n - 1 */
@@ -75,13 +79,19 @@ void pool_sync(struct pool *p)
     }
     if (p->spin) {
         uint64_t start = clock_ns();
+        int most = atomic_load_explicit(&p->spin_ns, memory_order_relaxed);
         do {
             for (int i = 0; i < SPIN_BURST; i++) {
-                if (atomic_load_explicit(&p->phase, memory_order_acquire) != seen)
+                if (atomic_load_explicit(&p->phase, memory_order_acquire) != seen) {
+                    if (most < SPIN_MAX_NS)
+                        atomic_store_explicit(&p->spin_ns, min_int(2 * most, SPIN_MAX_NS),
+                                              memory_order_relaxed);
                     return;
+                }
                 relax();
             }
-        } while (clock_ns() - start < SPIN_NS);
+        } while (clock_ns() - start < (uint64_t)most);
+        atomic_store_explicit(&p->spin_ns, max_int(most / 2, SPIN_MIN_NS), memory_order_relaxed);
     }
     atomic_fetch_add(&p->n_asleep, 1);
     while (atomic_load(&p->phase) == seen)
@@ -145,6 +155,7 @@ status pool_new(int n_thread, struct pool **out, struct err *e)
     }
     atomic_init(&p->n, n);
     p->spin = n <= n_cpu;
+    atomic_init(&p->spin_ns, SPIN_MAX_NS);
     for (int i = 1; i < n; i++) {
         struct worker *w = &p->worker[i - 1];
         *w = (struct worker){.pool = p, .i = i};
