@@ -370,6 +370,11 @@ def subtraction(rng):
 
 def multiplication(rng):
     """Tables up to 12 x 12 and two digits (at times three) times one."""
+    if rng.random() < 0.1:
+        while True:
+            p = easy_products(rng)
+            if p.skill == "multiplication":
+                return p
     r = rng.random()
     if r < 0.35:
         a, b = rng.randrange(0, 13), rng.randrange(0, 13)
@@ -384,8 +389,247 @@ def multiplication(rng):
                       key, lambda e: mul_work(a, b, e), a > 1 and b > 1)
 
 
+def easy_products(rng):
+    """Doubles, halves and squares."""
+    r = rng.random()
+    if r < 0.4:
+        a = number(rng)
+        q = pick(rng, ["what is double {a}", "what is twice {a}", "what is the double of {a}",
+                       "what is two times {a}", "how much is twice {a}", "double of {a}"],
+                 ["double {a}", "double the number {a}", "calculate twice {a}"], a=a)
+        b, key = 2, f"2x{a}"
+    elif r < 0.7:
+        a = b = rng.randrange(2, 100)
+        q = pick(rng, ["what is the square of {a}", "what is {a} squared", "what is {a}^2", "{a} squared",
+                       "{a}^2", "how much is {a} squared", "what is {a} times itself"],
+                 ["square {a}", "square the number {a}", "compute {a}^2", "calculate {a} squared"], a=a)
+        key = f"sq{a}"
+    else:
+        a = rng.randrange(1, 500) * 2
+        q = pick(rng, ["what is half of {a}", "what is the half of {a}", "how much is half of {a}",
+                       "half of {a}", "what is one half of {a}"],
+                 ["halve {a}", "give me half of {a}", "calculate half of {a}"], a=a)
+        h = a // 2
+
+        def half(effort):
+            line = div_line(a, 2)
+            if effort == "low":
+                return line
+            s = f"Half of {a} is {a} / 2. {line} So {a} / 2 = {h}."
+            return s + (" Check: " + mul_line(h, 2, False) + " Right." if effort == "high" else "")
+
+        return Problem("division", f"half{a}", q, half, f"{a} / 2 = {h}.", {"type": "number", "value": h},
+                       str(h), near_number(h), f"What is half of {a}?")
+    v = a * b
+    return Problem("multiplication" if b < 10 else "multiplication 2x2", key, q,
+                   lambda e: mul_work(a, b, e), f"{a} * {b} = {v}.", {"type": "number", "value": v},
+                   str(v), near_number(v), f"What is {a} * {b}?")
+
+
+def parity(rng):
+    n = number(rng, rng.choice((1, 2, 3, 4)))
+    even = n % 2 == 0
+    ask_even = rng.random() < 0.5
+    w = "even" if ask_even else "odd"
+    r = rng.random()
+    if r < 0.7:
+        q = dress(rng, rng.choice(["is {n} {w}", "is {n} an {w} number", "is the number {n} {w}",
+                                   "is {n} {w} or not", "{n} is {w}, right"]).format(n=n, w=w))
+        yes = even == ask_even
+        final = f"{'Yes' if yes else 'No'}, {n} is {'even' if even else 'odd'}."
+        check = {"type": "yesno", "value": yes}
+    else:
+        q = dress(rng, rng.choice(["is {n} even or odd", "is {n} odd or even", "even or odd: {n}",
+                                   "is the number {n} even or odd"]).format(n=n))
+        final = f"The number {n} is {'even' if even else 'odd'}."
+        check = {"type": "contains", "value": "even" if even else "odd"}
+
+    def work(effort):
+        line = f"{n}: last digit {n % 10}, {'even' if even else 'odd'}."
+        if effort == "low":
+            return line
+        s = f"A number is even if its last digit is 0, 2, 4, 6 or 8. {line}"
+        return s + (f" Check: the digits are {spell(n)}, the last is {n % 10}. Right." if effort == "high" else "")
+
+    return Problem("comparing", f"par{n}", q, work, final, check)
+
+
+def line_of(a, op, b):
+    """One short step with result, for any signs."""
+    if op == "*":
+        return mul_work(a, b, "low")
+    if op == "-":
+        a, b = a, -b
+    # now a + b with signs
+    if a >= 0 and b >= 0:
+        return add_work(a, b, "low")
+    if a >= 0:
+        return sub_work(a, -b, "low")
+    if b >= 0:
+        return f"{b} - {-a}: " + sub_work(b, -a, "low")
+    return f"-({-a} + {-b}): " + add_work(-a, -b, "low") + f" {a + b}."
+
+
+EXPR_ASK = ["what is {e}", "what's {e}", "{e}", "{e} =", "how much is {e}", "what does {e} make"]
+EXPR_ORDER = ["calculate {e}", "compute {e}", "work out {e}", "evaluate {e}", "solve {e}", "{e} = ?"]
+
+
+def expressions(rng):
+    """Two operations with precedence and parentheses, negative numbers, one decimal place."""
+    r = rng.random()
+    n = lambda: rng.randrange(1, 100) if rng.random() < 0.7 else rng.randrange(1, 10)
+    d = lambda: rng.randrange(2, 10)
+    steps = []
+    if r < 0.2:      # a +- b +- c
+        a, b, c = n(), n(), n()
+        o1, o2 = rng.choice("+-"), rng.choice("+-")
+        if o1 == o2 == "+":
+            o2 = "-"
+        m = a + b if o1 == "+" else a - b
+        v = m + c if o2 == "+" else m - c
+        e = f"{a} {o1} {b} {o2} {c}"
+        steps = [f"{a} {o1} {b}: {line_of(a, o1, b)}", f"{m} {o2} {c}: {line_of(m, o2, c)}"]
+        if rng.random() < 0.2:
+            word = {"+": "plus", "-": "minus"}
+            e2 = f"{a} {word[o1]} {b} {word[o2]} {c}"
+        else:
+            e2 = e
+    elif r < 0.4:    # a + b * c, a - b * c
+        a, b, c = n(), n(), d()
+        o = rng.choice("+-")
+        m = b * c
+        v = a + m if o == "+" else a - m
+        e = e2 = f"{a} {o} {b} * {c}"
+        steps = [f"{b} * {c} first: {line_of(b, '*', c)}", f"{a} {o} {m}: {line_of(a, o, m)}"]
+    elif r < 0.55:   # a * b + c
+        a, b, c = n(), d(), n()
+        o = rng.choice("+-")
+        m = a * b
+        v = m + c if o == "+" else m - c
+        e = e2 = f"{a} * {b} {o} {c}"
+        steps = [f"{a} * {b} first: {line_of(a, '*', b)}", f"{m} {o} {c}: {line_of(m, o, c)}"]
+    elif r < 0.75:   # (a +- b) * c and c * (a +- b)
+        a, b, c = n(), n(), d()
+        o = rng.choice("++-")
+        if o == "-" and a < b:
+            a, b = b, a
+        m = a + b if o == "+" else a - b
+        v = m * c
+        e = f"({a} {o} {b}) * {c}" if rng.random() < 0.6 else f"{c} * ({a} {o} {b})"
+        e2 = e
+        steps = [f"{a} {o} {b} first: {line_of(a, o, b)}", f"{m} * {c}: {line_of(m, '*', c)}"]
+    elif r < 0.9:    # negative numbers
+        a, b = n(), n()
+        if rng.random() < 0.6:
+            a = -a
+            b = b if rng.random() < 0.7 else -b
+        else:
+            b = -b
+        o = rng.choice("+-")
+        v = a + b if o == "+" else a - b
+        e = f"{a} {o} {b}"
+        if b < 0 and rng.random() < 0.5:
+            e = f"{a} {o} ({b})"
+        e2 = e
+        if b < 0:
+            o2 = "-" if o == "+" else "+"
+            steps = [f"{a} {o2} {-b}: {line_of(a, o2, -b)}"]
+        else:
+            steps = [f"{a} {o} {b}: {line_of(a, o, b)}"]
+    else:            # one decimal place
+        a, b = rng.randrange(1, 400), rng.randrange(1, 400)
+        o = rng.choice("++-")
+        if o == "-" and a < b:
+            a, b = b, a
+        v = a + b if o == "+" else a - b
+        x, y, z = (f"{k // 10}.{k % 10}" for k in (a, b, v))
+        e = e2 = f"{x} {o} {y}"
+
+        def work_d(effort):
+            line = f"In tenths {a} {o} {b}: {line_of(a, o, b)} Tenths: {z}."
+            if effort == "low":
+                return line
+            s = f"Compute {e}. {line} So {e} = {z}."
+            return s + (f" Check: both have one digit after the point, {v} tenths are {z}. Right."
+                        if effort == "high" else "")
+
+        q = pick(rng, EXPR_ASK, EXPR_ORDER, e=e)
+        return Problem("expressions", e, q, work_d, f"{e} = {z}.",
+                       {"type": "contains", "value": f" {z}."})
+    if rng.random() < 0.25:
+        e2 = e2.replace(" ", "") if "plus" not in e2 and "minus" not in e2 else e2
+    if rng.random() < 0.15:
+        e2 = e2.replace("*", "x")
+    q = pick(rng, EXPR_ASK, EXPR_ORDER, e=e2)
+
+    def work(effort):
+        if effort == "low":
+            return " ".join(steps)
+        s = f"Compute {e} step by step. " + " ".join(steps) + f" So {e} = {v}."
+        if effort == "high":
+            s += f" Check: {len(steps)} step{'s' if len(steps) > 1 else ''} done, in the right order"
+            s += f", the last gives {v}. Right."
+        return s
+
+    return Problem("expressions", e, q, work, f"{e} = {v}.", {"type": "number", "value": v}, str(v),
+                   near_number(v), f"What is {e}?")
+
+
+def sequences(rng):
+    """The next number of an arithmetic sequence, and counting from a to b."""
+    if rng.random() < 0.6:
+        step = rng.choice((1, 2, 2, 3, 4, 5, 5, 10, 10, rng.randrange(2, 13), -1, -2, -5, -10))
+        k = rng.choice((3, 4, 4, 5, 6))
+        start = rng.randrange(0, 60) if step > 0 else rng.randrange(-step * k, 150)
+        ns = [start + step * i for i in range(k)]
+        v = start + step * k
+        text = ", ".join(map(str, ns)) + rng.choice(["", "", ", ...", ", ?"])
+        q = pick(rng, ["what comes next: {l}", "what is the next number: {l}", "what number comes next: {l}",
+                       "which number comes next in {l}", "what comes after {l}", "{l}, what is next"],
+                 ["continue: {l}", "continue the sequence {l}", "give the next number: {l}",
+                  "find the next number in {l}", "complete the sequence {l}"], l=text)
+        diffs = ", ".join(f"{b}-{a}={b - a}" for a, b in zip(ns, ns[1:]))
+
+        def work(effort):
+            last = f"{ns[-1]}{'+' if step > 0 else '-'}{abs(step)}={v}."
+            if effort == "low":
+                return f"{ns[1]}-{ns[0]}={step}. {last}"
+            s = f"The sequence is {', '.join(map(str, ns))}. Steps: {diffs}. {last} The next is {v}."
+            return s + (f" Check: {v}-{ns[-1]}={step}, the same step. Right." if effort == "high" else "")
+
+        return Problem("sequences", ",".join(map(str, ns)), q, work, f"The next number is {v}.",
+                       {"type": "number", "value": v}, str(v), near_number(v), f"What comes next: {text}?")
+    a = rng.choice((0, 1, 1, 1, rng.randrange(2, 90)))
+    k = rng.randrange(3, 16)
+    b = a + k
+    down = rng.random() < 0.25
+    if down:
+        a, b = b, a
+    out = list(range(a, b + 1)) if not down else list(range(a, b - 1, -1))
+    q = pick(rng, ["can you count from {a} to {b}", "what are the numbers from {a} to {b}"],
+             ["count from {a} to {b}", "count {a} to {b}", "list the numbers from {a} to {b}",
+              "write the numbers from {a} to {b}", "give me the numbers {a} to {b}"] +
+             (["count to {b}"] * 2 if a == 1 else []) + (["count down from {a} to {b}"] * 2 if down else []),
+             a=a, b=b)
+    text = ", ".join(map(str, out))
+
+    def work(effort):
+        if effort == "low":
+            return f"{a} to {b}, step {'-1' if down else '1'}."
+        s = f"Count from {a} to {b} in steps of {'-1' if down else '1'}: {text}."
+        return s + (f" Check: the first is {a}, the last is {b}, {len(out)} numbers. Right."
+                    if effort == "high" else "")
+
+    return Problem("sequences", f"{a}..{b}", q, work, text, {"type": "list", "value": out})
+
+
 def multiplication_long(rng):
     """Two digits times two digits."""
+    if rng.random() < 0.1:
+        while True:
+            p = easy_products(rng)
+            if p.skill == "multiplication 2x2":
+                return p
     a, b = rng.randrange(11, 100), rng.randrange(11, 100)
     key = "%d*%d" % (min(a, b), max(a, b))
     return arithmetic(rng, "multiplication 2x2", a, b, "*", a * b, MUL_ASK, MUL_ORDER,
@@ -404,6 +648,11 @@ DIV_STORY = ["{a} {t} are shared by {b} children. How many does each child get?"
 
 def division(rng):
     """Up to three digits by one digit, mostly exact, else with a remainder."""
+    if rng.random() < 0.1:
+        while True:
+            p = easy_products(rng)
+            if p.skill == "division":
+                return p
     b = rng.randrange(2, 10) if rng.random() < 0.93 else 1
     r = rng.random()
     if r < 0.75:
@@ -503,6 +752,8 @@ def comparing_decimals(rng):
 
 
 def comparing(rng):
+    if rng.random() < 0.1:
+        return parity(rng)
     if rng.random() < 0.1:
         return comparing_decimals(rng)
     d = rng.choice((1, 2, 2, 3, 3, 3, 4))
@@ -620,7 +871,7 @@ def sort_work(nums, down, effort):
 
 
 def sorting(rng):
-    n = rng.choice((3, 3, 4, 4, 4, 5, 5, 5, 6))
+    n = rng.choice((3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 7, 8))
     top = rng.choice((10, 20, 50, 100, 100, 100, 100, 1000))
     nums = [rng.randrange(0, top) for _ in range(n)]
     if rng.random() < 0.85:
@@ -685,6 +936,9 @@ SYL_B = ["", "", "", "n", "r", "l", "s", "t", "m", "ck", "ng", "nd", "st", "ll",
 
 def random_word(rng):
     """Mostly English words, some made-up ones so that spelling is learnt for every token."""
+    if rng.random() < 0.05 and WORDS:
+        w = "".join(rng.choice(WORDS) for _ in range(rng.choice((2, 2, 3))))
+        return w[:22]
     if rng.random() < 0.72 and WORDS:
         # the common words more often
         n = len(WORDS)
@@ -975,9 +1229,33 @@ def capital_unknown(rng):
                    {"type": "contains", "value": "do not know"}, None)
 
 
+def capital_yes_no(rng):
+    country, city = rng.choice(CAPITALS)
+    yes = rng.random() < 0.5
+    said = city if yes else rng.choice(CAPITALS)[1]
+    yes = said == city
+    i = rng.randrange(6)
+    q = dress(rng, ["is {c} the capital of {x}", "is {c} the capital city of {x}", "{c} is the capital of {x}, right",
+                    "is it true that {c} is the capital of {x}", "is the capital of {x} {c}",
+                    "true or false: {c} is the capital of {x}"][i].format(c=said, x=country))
+
+    def work(effort):
+        if effort == "low":
+            return f"{country}: {city}."
+        s = f"The user asks whether {said} is the capital of {country}. {country}: {city}. "
+        s += f"So the answer is {'yes' if yes else 'no'}."
+        return s + (f" Check: {said} {'=' if yes else 'is not'} {city}. Right." if effort == "high" else "")
+
+    return Problem("capitals", f"{country}/is{i}", q, work,
+                   f"Yes, {city} is the capital of {country}." if yes else
+                   f"No, the capital of {country} is {city}.", {"type": "yesno", "value": yes})
+
+
 def capitals(rng, known=False):
     if not known and rng.random() < 0.06:
         return capital_unknown(rng)
+    if not known and rng.random() < 0.08:
+        return capital_yes_no(rng)
     country, city = rng.choice(CAPITALS)
     name = country
     if rng.random() < 0.85:
@@ -1055,7 +1333,54 @@ def short_or_long(rng, u, n):
     return u[0] if n == 1 else u[1]
 
 
+UNIT_FACTS = [("second", "seconds", "minute", 60), ("minute", "minutes", "hour", 60),
+              ("hour", "hours", "day", 24), ("day", "days", "week", 7), ("month", "months", "year", 12),
+              ("day", "days", "year", 365), ("week", "weeks", "year", 52), ("second", "seconds", "hour", 3600),
+              ("minute", "minutes", "day", 1440), ("hour", "hours", "week", 168),
+              ("meter", "meters", "kilometer", 1000), ("centimeter", "centimeters", "meter", 100),
+              ("metre", "metres", "kilometre", 1000), ("centimetre", "centimetres", "metre", 100),
+              ("millimeter", "millimeters", "centimeter", 10), ("millimeter", "millimeters", "meter", 1000),
+              ("gram", "grams", "kilogram", 1000), ("milliliter", "milliliters", "liter", 1000),
+              ("year", "years", "decade", 10), ("year", "years", "century", 100),
+              ("egg", "eggs", "dozen", 12), ("cent", "cents", "dollar", 100),
+              ("minute", "minutes", "half hour", 30), ("minute", "minutes", "quarter hour", 15),
+              ("second", "seconds", "half minute", 30), ("month", "months", "half year", 6),
+              ("hour", "hours", "half day", 12)]
+
+
+def unit_fact(rng):
+    one, many, big, n = rng.choice(UNIT_FACTS)
+    a = "an" if big in ("hour",) else "a"
+    if big.startswith("half "):
+        a = rng.choice(["a", "a"])
+    said = f"{a} {big}"
+    if big == "half hour":
+        said = rng.choice(["half an hour", "a half hour"])
+    elif big.startswith("half ") and rng.random() < 0.6:
+        said = "half a " + big[5:]
+    elif rng.random() < 0.2:
+        said = "one " + big
+    if big == "half hour" and said.startswith("one"):
+        said = "half an hour"
+    q = pick(rng, ["how many {m} are in {b}", "how many {m} in {b}", "how many {m} does {b} have",
+                   "how many {m} are there in {b}", "how many {m} make {b}", "how many {m} is {b}",
+                   "what is {b} in {m}", "{b} has how many {m}"],
+             ["tell me how many {m} are in {b}", "convert {b} to {m}", "{b} in {m}"], m=many, b=said)
+
+    def work(effort):
+        if effort == "low":
+            return f"1 {big} is {n} {many}."
+        s = f"A question about units. 1 {big} is {n} {many}. The answer is {n}."
+        return s + (f" Check: {many} are smaller than a {big}. Right." if effort == "high" else "")
+
+    # the facts must all be learnt: the instance is the wording
+    return Problem("units", "fact" + q, q, work, f"1 {big} is {n} {many}.",
+                   {"type": "number", "value": n}, str(n), near_unit(n), f"How many {many} are in {said}?")
+
+
 def units(rng):
+    if rng.random() < 0.1:
+        return unit_fact(rng)
     if rng.random() < 0.16:
         return temperature(rng)
     big, small, f, top = rng.choice(SCALES)
@@ -1209,7 +1534,7 @@ def known_capitals(rng):
     return capitals(rng, True)
 
 
-MC_BASE = [(division, 1), (addition, 3), (subtraction, 3), (multiplication, 2), (known_capitals, 4), (units, 2),
+MC_BASE = [(division, 1), (expressions, 1), (addition, 3), (subtraction, 3), (multiplication, 2), (known_capitals, 4), (units, 2),
            (counting, 2), (reversing, 2)]
 MC_POOL = [f for f, w in MC_BASE for _ in range(w)]
 MC_TAIL = ["Answer with the letter.", "Answer with the letter only.", "Answer:",
@@ -1220,6 +1545,8 @@ MC_TAIL = ["Answer with the letter.", "Answer with the letter only.", "Answer:",
 
 def multiple_choice(rng):
     p = rng.choice(MC_POOL)(rng)
+    if p.answer is None:
+        return multiple_choice(rng)
     seen = [p.answer]
     for _ in range(200):
         w = p.wrong(rng)
@@ -1248,7 +1575,9 @@ def multiple_choice(rng):
     def work(effort):
         s = p.work(effort)
         if effort == "low":
-            return s + f" {p.answer} is {letter}."
+            upto = "ABCD".index(letter) + 1
+            seen_ = ", ".join(f"{c} {o}" for c, o in zip("ABCD", opts[:upto]))
+            return s + f" {seen_} yes: {letter}."
         each = ", ".join(f"{c} {o} {'yes' if c == letter else 'no'}" for c, o in zip("ABCD", opts))
         s += f" Options: {each}. The letter is {letter}."
         return s
