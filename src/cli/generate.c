@@ -247,7 +247,8 @@ status answer_run(struct answer *a, gloss_model *m, gloss_engine *g, gloss_chat 
         gloss_cancel(r);
     } else {
         TRY(gloss_chat_finish(chat, &d, pub(e)));
-        add_delta(a, &d);
+        if (add_delta(a, &d))
+            a->finish = "stop";
         show_response(a, a->response.n);
         TRY(collect_calls(a, chat, e));
         if (a->n_call && strcmp(a->finish, "stop") == 0)
