@@ -12,6 +12,9 @@ $(BUILD)/%.o: %.S
 	@mkdir -p $(@D)
 	$(CC) -I. -I$(BUILD)/gen -c $< -o $@
 
+# The assembler's .incbin files are not seen by -MMD.
+$(BUILD)/src/model/tiny_data.o: $(wildcard assets/tiny/*)
+
 # The compiled-in vocabulary: tables computed here by a program of the building machine.
 HOSTCC ?= gcc
 $(BUILD)/gen/gen_vocab: scripts/gen_vocab.c src/text/vocab_tab.h

@@ -157,6 +157,7 @@ struct answer {
     const char *finish; /* "stop", "length", "tool_calls" */
     int64_t n_prompt, n_completion, n_reasoning;
     double ttft_ms, prefill_per_s, decode_per_s;
+    bool in_analysis;      /* the last token stood in, or opened, an analysis body */
     size_t shown;          /* bytes of response that were shown */
     int message[PART_RAW]; /* by part: the message its last text came from, or -1 */
 };

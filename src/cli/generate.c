@@ -186,8 +186,10 @@ static status take_token(struct answer *a, gloss_model *m, gloss_chat *chat, int
     status st = gloss_chat_feed(chat, id, &d, pub(e));
     if (st < 0)
         return st;
-    if (is(d.channel, "analysis"))
+    bool in_analysis = is(d.channel, "analysis");
+    if (in_analysis && a->in_analysis) /* the marker that opens the body is no part of it */
         a->n_reasoning++;
+    a->in_analysis = in_analysis;
     *stopped = add_delta(a, &d);
     return OK;
 }

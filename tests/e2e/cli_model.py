@@ -201,6 +201,109 @@ class Infer(Case):
         self.assertEqual(v["usage"]["prompt_tokens"], empty - one + int(plain))
 
 
+class Answers(Case):
+    """What the built-in model's answers look like, at temperature 0."""
+
+    SUM = "What is 127 + 385?"
+    TOOLS = json.dumps([{"type": "function", "function": {
+        "name": "get_weather", "description": "Get the current weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}},
+                       "required": ["city"]}}}])
+
+    def ask(self, *args, **kw):
+        return self.ok("infer", "--temperature", "0", *args, **kw)
+
+    def test_answer_and_analysis(self):
+        v = self.ask("--json", self.SUM).json()
+        self.assertIn("512", v["response"])
+        self.assertTrue(v["analysis"])
+        self.assertIsNone(v["commentary"])
+        self.assertEqual(v["finish_reason"], "stop")
+        self.assertNotIn("tool_calls", v)
+        use = v["usage"]
+        self.assertTrue(0 < use["reasoning_tokens"] < use["completion_tokens"] - 3)
+        self.assertNotIn("<|", v["response"] + v["analysis"])
+        answer = self.ask(self.SUM)
+        self.assertEqual(answer.text, v["response"] + "\n")
+        self.assertEqual(answer.err, b"")
+        lines = "".join(f"| {x}\n" for x in v["analysis"].split("\n"))
+        self.assertEqual(self.ask("--show-analysis", self.SUM).text, lines + "\n" + answer.text)
+        raw = self.ask("--raw", self.SUM).text
+        self.assertEqual(raw, f"<|channel|>analysis<|message|>{v['analysis']}<|end|><|start|>"
+                              f"assistant<|channel|>final<|message|>{v['response']}<|return|>\n")
+
+    def test_terminal(self):
+        v = self.ask("--json", self.SUM).json()
+        run = lambda *args, **kw: Terminal.run_in_terminal(self, "infer", "--temperature", "0", *args,
+                                                           self.SUM, **kw).decode()
+        shown = run()
+        self.assertEqual(shown.replace("\x1b[2m", "").replace("\x1b[0m", ""),
+                         v["analysis"] + "\n\n" + v["response"] + "\n")
+        dim, bright = shown.rindex("\x1b[2m"), shown.rindex("\x1b[0m")
+        self.assertTrue(dim < bright < shown.index(v["response"]))
+        lines = "".join(f"| {x}\n" for x in v["analysis"].split("\n"))
+        self.assertEqual(run("--no-color"), lines + "\n" + v["response"] + "\n")
+        self.assertEqual(run("--no-show-analysis"), v["response"] + "\n")
+
+    def test_effort(self):
+        words = [self.ask("--json", "-r", level, self.SUM).json()["usage"]["reasoning_tokens"]
+                 for level in ("low", "medium", "high")]
+        self.assertTrue(words[0] < words[1] < words[2], words)
+
+    def test_budget(self):
+        v = self.ask("--json", "--reasoning-budget", "10", "-r", "high", self.SUM).json()
+        self.assertLessEqual(v["usage"]["reasoning_tokens"], 10)
+        self.assertTrue(v["response"])
+
+    def test_stop(self):
+        whole = self.ask("--json", self.SUM).json()
+        v = self.ask("--json", "--stop", " = 5", "--stop", "xyz", self.SUM).json()
+        self.assertEqual(v["response"], whole["response"][:whole["response"].index(" = 5")])
+        self.assertEqual(v["analysis"], whole["analysis"])  # where the text stands too, and is kept
+        self.assertEqual(v["finish_reason"], "stop")
+        shown = Terminal.run_in_terminal(self, "infer", "--temperature", "0", "--no-color", "--stop",
+                                         " = 5", self.SUM).decode()
+        self.assertTrue(shown.endswith("\n\n" + v["response"] + "\n"))
+
+    def test_tool_call(self):
+        args = ["--tools", self.write("tools.json", self.TOOLS)]
+        question = "What is the weather in Oslo?"
+        v = self.ask("--json", *args, question).json()
+        self.assertEqual(v["finish_reason"], "tool_calls")
+        call, = v["tool_calls"]
+        self.assertEqual((call["type"], call["function"]["name"]), ("function", "get_weather"))
+        self.assertRegex(call["id"], r"\Acall_\w{8,}\Z")
+        self.assertEqual(json.loads(call["function"]["arguments"]), {"city": "Oslo"})
+        line = f"functions.get_weather({call['function']['arguments']})\n"
+        self.assertEqual(self.ask(*args, question).text, line)
+        shown = Terminal.run_in_terminal(self, "infer", "--temperature", "0", "--no-color", *args,
+                                         question).decode()
+        self.assertTrue(shown.endswith("\n\n" + line))
+        # the tool's answer makes a turn of its own
+        chat = [{"role": "user", "content": question},
+                {"role": "assistant", "content": None, "reasoning": v["analysis"],
+                 "tool_calls": v["tool_calls"]},
+                {"role": "tool", "tool_call_id": call["id"], "content": '{"temp_c":4}'}]
+        final = self.ask("--json", "--messages", "-", *args, stdin=json.dumps(chat)).json()
+        self.assertIn("4", final["response"])
+        self.assertEqual(final["finish_reason"], "stop")
+
+    def test_turns(self):
+        chat = [{"role": "user", "content": "What is 2 + 2?"},
+                {"role": "assistant", "content": "2 + 2 = 4.", "reasoning_content": "2+2=4."},
+                {"role": "user", "content": self.SUM}]
+        v = self.ask("--json", "--messages", "-", stdin=json.dumps(chat)).json()
+        self.assertIn("512", v["response"])
+
+    def test_demo(self):
+        script = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "demo.sh")
+        done = subprocess.run([script, GLOSS], capture_output=True, env=BASE)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        text = done.stdout.decode()
+        for words in "infer -r medium", "\n| ", "512", "make test":
+            self.assertIn(words, text)
+
+
 class Batch(Case):
     LINES = ['[{"role":"user","content":"hi"}]',
              '{"id":7,"messages":[{"role":"user","content":"Sort: 8 3"}],"tag":{"a":[1.0]}}',
