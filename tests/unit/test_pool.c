@@ -5,6 +5,7 @@
 #include "base/pool.h"
 
 #include <stdbool.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static void test_split(void **state)
@@ -120,13 +121,35 @@ static void test_refusals(void **state)
     pool_free(p);
 }
 
+/* Thread 64 of 64 can't be had when memory for stacks runs out; those already there go away again.
+ */
+static void test_too_many(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); /* they need address space without limit */
+#else
+    struct rlimit old, small;
+    struct pool *p;
+    struct err e;
+    assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
+    small = old;
+    small.rlim_cur = 160u << 20; /* room for some stacks of 8 MiB */
+    assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
+    status st = pool_new(64, &p, &e);
+    assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
+    assert_int_equal(st, E_LIMIT);
+    assert_null(p);
+    assert_non_null(strstr(e.msg, "of 64"));
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_split),
-        cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_idle),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_split),    cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_idle),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
