@@ -3,7 +3,8 @@
 many shapes, and compares larger ones on the spot.
 
     python tests/oracle/logits_fixtures.py                 write the fixtures
-    python tests/oracle/logits_fixtures.py --wide DRIVER    full-width layers against DRIVER
+    python tests/oracle/logits_fixtures.py --wide GLOSS     full-width layers, `GLOSS logits` against
+                                                            transformers, not stored
 
 Needs requirements-fixtures.txt. The weights come from the Philox generator of src/base/rng.c by a
 rule that tests/fixture.h repeats in C, so a fixture holds only the configuration, the
@@ -23,12 +24,12 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GptOssConfig, GptOssForCausalLM, Mxfp4Config
 
@@ -288,12 +289,47 @@ def make_real(name, layers, dtype, seed, **save):
     rows = stored_rows(40)
     exact = logits(folder, torch.float32, ids, rows)
     bf16 = errors(exact, logits(folder, torch.bfloat16, ids, rows))
-    store(name, dict(seed=seed, folder=name, n_tok=40, rows=rows, scale=float(np.abs(exact).max()),
+    store(name, dict(seed=seed, n_tok=40, tokens=ids.tolist(), rows=rows, scale=float(np.abs(exact).max()),
                      **bf16, config=None), exact)
     print(f"{name}: {os.listdir(folder)} {bf16}")
 
 
+# Layers as wide as the released models', with a small vocabulary; seed and shape vary.
+WIDE = [
+    ("20b layers, MXFP4", shape(2, 2880, 2880, 64, 8, 64, 32, 4, 128, 512), "mxfp4", 300),
+    ("20b layer, bf16", shape(1, 2880, 2880, 64, 8, 64, 8, 4, 128, 512), "bf16", 200),
+    ("narrow and deep", shape(24, 256, 256, 8, 2, 64, 16, 4, 128, 512), "mxfp4", 300),
+    ("past 4096 tokens", shape(4, 256, 256, 4, 2, 64, 8, 4, 128, 512), "mxfp4", 4600),
+]
+
+
+def wide(gloss):
+    for seed, (title, s, experts, n_tok) in enumerate(WIDE):
+        f = dict(shape=s, rope=yarn(), dtype="bf16", experts=experts, seed=5000 + seed)
+        with tempfile.TemporaryDirectory() as tmp:
+            folder = os.path.join(tmp, "hf")
+            write_hf(f, folder)
+            ids = tokens(f["seed"], n_tok, s["vocab_size"])
+            rows = list(range(max(0, n_tok - 300), n_tok))
+            want = logits(folder, torch.float32, ids, rows)
+            scale = np.abs(want).max()
+            print(f"{title}: {n_tok} tokens, scale {scale:.2f}; errors of the scale:")
+            tell = lambda who, e: print(f"  {who:18} rms {e['bf16_rms'] / scale:.1e}  median row "
+                                        f"{e['bf16_row_median'] / scale:.1e}  max "
+                                        f"{e['bf16_max'] / scale:.1e}", flush=True)
+            tell("transformers bf16", errors(want, logits(folder, torch.bfloat16, ids, rows)))
+            json.dump(ids.tolist(), open(os.path.join(tmp, "ids.json"), "w"))
+            for how in (["--reference"], ["--arith", "f32"], ["--arith", "bf16"]):
+                out = os.path.join(tmp, "out.npy")
+                subprocess.check_call([gloss, "logits", "-m", folder, "--tokens-file",
+                                       os.path.join(tmp, "ids.json"), "--out", out, *how])
+                tell("gloss " + how[-1].strip("-"), errors(want, np.load(out)[rows]))
+
+
 def main():
+    if sys.argv[1:2] == ["--wide"]:
+        wide(sys.argv[2])
+        return
     os.makedirs(OUT, exist_ok=True)
     for i, f in enumerate(CASES):
         make(f, 1000 + i)
