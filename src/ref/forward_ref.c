@@ -144,8 +144,8 @@ static void attention(const struct ref *r, const struct layer *y, bool sliding)
         r->x[j] += r->out[j];
 }
 
-/* Router logits -> weights: a softmax over the n_active largest, zero for the rest. Equal logits:
- * the lower expert wins, as torch.topk does on the CPU. */
+/* Router logits -> weights: a softmax over the n_active largest, zero for the rest. Of equal logits
+ * the lower expert wins everywhere in gloss (torch.topk leaves the choice open). */
 static void choose(const struct spec *s, float *route /* [n_expert] */)
 {
     int best[SPEC_MAX_ACTIVE];

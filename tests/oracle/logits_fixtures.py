@@ -294,23 +294,27 @@ def make_real(name, layers, dtype, seed, **save):
     print(f"{name}: {os.listdir(folder)} {bf16}")
 
 
-# Layers as wide as the released models', with a small vocabulary; seed and shape vary.
+# Layers as wide as the released models, with a small vocabulary: `gloss synth` makes them.
 WIDE = [
-    ("20b layers, MXFP4", shape(2, 2880, 2880, 64, 8, 64, 32, 4, 128, 512), "mxfp4", 300),
-    ("20b layer, bf16", shape(1, 2880, 2880, 64, 8, 64, 8, 4, 128, 512), "bf16", 200),
-    ("narrow and deep", shape(24, 256, 256, 8, 2, 64, 16, 4, 128, 512), "mxfp4", 300),
-    ("past 4096 tokens", shape(4, 256, 256, 4, 2, 64, 8, 4, 128, 512), "mxfp4", 4600),
+    ("one 20b layer, MXFP4", dict(layers=1, vocab=512), 100),
+    ("the same in bf16, 8 experts", dict(layers=1, experts=8, vocab=512, bf16=None), 100),
+    ("narrow and deep", dict(layers=24, hidden=256, intermediate=256, heads=8, kv_heads=2, experts=16,
+                             vocab=512), 200),
+    ("past 4096 tokens", dict(layers=2, hidden=256, intermediate=128, heads=4, kv_heads=2, experts=8,
+                              vocab=512), 4600),
 ]
 
 
 def wide(gloss):
-    for seed, (title, s, experts, n_tok) in enumerate(WIDE):
-        f = dict(shape=s, rope=yarn(), dtype="bf16", experts=experts, seed=5000 + seed)
+    for seed, (title, flags, n_tok) in enumerate(WIDE):
         with tempfile.TemporaryDirectory() as tmp:
             folder = os.path.join(tmp, "hf")
-            write_hf(f, folder)
-            ids = tokens(f["seed"], n_tok, s["vocab_size"])
-            rows = list(range(max(0, n_tok - 300), n_tok))
+            args = [x for k, v in flags.items()
+                    for x in ("--" + k.replace("_", "-"), str(v))[:1 if v is None else 2]]
+            subprocess.check_call([gloss, "synth", "-q", "--like", "gpt-oss-20b", "--out", folder,
+                                   "--seed", str(seed), *args])
+            ids = tokens(5000 + seed, n_tok, 512)
+            rows = list(range(max(0, n_tok - 100), n_tok))
             want = logits(folder, torch.float32, ids, rows)
             scale = np.abs(want).max()
             print(f"{title}: {n_tok} tokens, scale {scale:.2f}; errors of the scale:")
@@ -318,7 +322,8 @@ def wide(gloss):
                                         f"{e['bf16_row_median'] / scale:.1e}  max "
                                         f"{e['bf16_max'] / scale:.1e}", flush=True)
             tell("transformers bf16", errors(want, logits(folder, torch.bfloat16, ids, rows)))
-            json.dump(ids.tolist(), open(os.path.join(tmp, "ids.json"), "w"))
+            with open(os.path.join(tmp, "ids.json"), "w") as out:
+                json.dump(ids.tolist(), out)
             for how in (["--reference"], ["--arith", "f32"], ["--arith", "bf16"]):
                 out = os.path.join(tmp, "out.npy")
                 subprocess.check_call([gloss, "logits", "-m", folder, "--tokens-file",
