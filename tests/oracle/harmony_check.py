@@ -419,18 +419,22 @@ def check_hostile(drv, lib, rep, rng, n):
             role = rng.choice(["user", "assistant", "tool"])
             m = {"role": role, "content": [{"type": "text", "text": bad()}]}
             if role == "tool":
-                m["name"], m["recipient"] = "functions." + bad().replace(" ", ""), "assistant"
+                m["name"], m["recipient"] = "functions." + bad(), "assistant"
             if role != "user":
-                m["channel"] = rng.choice(["analysis", "final", "commentary", bad().replace(" ", "")])
+                m["channel"] = rng.choice(["analysis", "final", "commentary", bad()])
             if role == "assistant" and rng.random() < .5:
-                m["recipient"] = "functions." + bad().replace(" ", "")
+                m["recipient"] = "functions." + bad()
+            if role != "tool" and rng.random() < .3:
+                m["name"] = bad()
+            if rng.random() < .3:
+                m["content_type"] = bad()
             msgs.append(m)
         g = drv.ask(op="render", conv=json.dumps({"messages": msgs}), form="library", **{"for": "conversation", "drop": "nothing"})
         want = lib.render(json.dumps({"messages": msgs}), "conversation", False)
         if g.get("tokens") != want:
             rep.fail("hostile render", msgs=msgs)
             continue
-        structure = sum(2 + ("channel" in m) for m in msgs) + len(msgs)
+        structure = sum(3 + ("channel" in m) + m.get("content_type", "").startswith("<|constrain|>") for m in msgs)
         if sum(t >= 199998 for t in want) != structure:
             rep.fail("a control token from text", msgs=msgs)
         back = drv.ask(op="parse", role=None, mode="recover", tokens=want)["messages"]
