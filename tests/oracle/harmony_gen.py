@@ -222,7 +222,8 @@ class Streams:
                  " to=functions.f", " to=python", "to=all", "functions.f", "functions.get_weather", "browser.search",
                  "python", " json", "json", " code", "code", " ", "\n", "\u00a0", "\u3000", "?", "commentary?", "to=", "foo", " bar",
                  "commentaryto=functions.f", "user:bob", "<|channel|>", "<|constrain|>json", "Hello", " I'm sorry",
-                 " <|", "<", "Analysis", " final", "\x0b", "\u0085"]
+                 " <|", "<", "Analysis", " final", "\x0b", "\x0c", "\u0085", "\u1680", "\u2003", "\u2028", "\u2029",
+                 "\u202f", "\u205f", "\u200b", "\ufeff"]
         self.words = [encode(w) for w in words]
         self.encode = encode
         texts = ["Hi", " hello world.", "Need weather.", '{"city":"Oslo"}', "\U0001f600", "\u65e5\u672c\u8a9e", " I can't help with that.",
