@@ -447,13 +447,16 @@ static void combine(float *x, int n, const float *y, size_t ld_y, const int32_t 
 INLINE void attn_score(enum wtype t, int nq, int nv, int n, const struct attn *a, int h, int j,
                        float s[ATTN_NQ][ATTN_BLOCK], int at)
 {
-    VF acc[ATTN_NQ][2];
+    VF acc[ATTN_NQ][4];
     int vectors = nv ? nv : 1;
     const uint8_t *k = (const uint8_t *)a->k + (size_t)j * w_bytes(t);
     const float *q = a->q + (size_t)h * (size_t)a->d_head;
-    UNROLL for (int i = 0; i < nq; i++) acc[i][0] = acc[i][1] = vf_zero();
+    UNROLL for (int i = 0; i < nq; i++)
+    {
+        UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = vf_zero();
+    }
     for (int d = 0; d < a->d_head; d++, k += (size_t)a->page_tok * w_bytes(t)) {
-        VF kv[2];
+        VF kv[4];
         UNROLL for (int v = 0; v < vectors; v++) kv[v] =
             nv ? w_load(t, k + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, k, n);
         UNROLL for (int i = 0; i < nq; i++)
@@ -473,7 +476,7 @@ INLINE void attn_score(enum wtype t, int nq, int nv, int n, const struct attn *a
 INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a, int h, int d,
                        int slot0, int lo, int hi, float s[ATTN_NQ][ATTN_BLOCK], const float *keep)
 {
-    VF acc[ATTN_NQ][2];
+    VF acc[ATTN_NQ][4];
     int vectors = nv ? nv : 1;
     size_t ld = (size_t)a->d_head;
     const uint8_t *p = (const uint8_t *)a->v + ((size_t)(slot0 + lo) * ld + (size_t)d) * w_bytes(t);
@@ -486,7 +489,7 @@ INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a
         }
     }
     for (int j = lo; j < hi; j++, p += ld * w_bytes(t)) {
-        VF x[2];
+        VF x[4];
         UNROLL for (int v = 0; v < vectors; v++) x[v] =
             nv ? w_load(t, p + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, p, n);
         UNROLL for (int i = 0; i < nq; i++)
@@ -511,11 +514,12 @@ INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a
 INLINE void attn_heads(enum wtype t, int nq, const struct attn *a, int h)
 {
     float s[ATTN_NQ][ATTN_BLOCK], keep[ATTN_NQ];
+    const int nv = nq <= 2 ? 4 : 2; /* enough independent chains for the adders' latency */
     for (int slot0 = a->lo / ATTN_BLOCK * ATTN_BLOCK; slot0 < a->hi; slot0 += ATTN_BLOCK) {
         int lo = max_int(a->lo - slot0, 0), hi = min_int(a->hi - slot0, ATTN_BLOCK);
         int from = lo / VF_W * VF_W, to = (hi + VF_W - 1) / VF_W * VF_W, j = from;
-        for (; j + 2 * VF_W <= to && slot0 + j + 2 * VF_W <= a->page_tok; j += 2 * VF_W)
-            attn_score(t, nq, 2, 0, a, h, slot0 + j, s, j);
+        for (; j + nv * VF_W <= to && slot0 + j + nv * VF_W <= a->page_tok; j += nv * VF_W)
+            attn_score(t, nq, nv, 0, a, h, slot0 + j, s, j);
         for (; j < to && slot0 + j + VF_W <= a->page_tok; j += VF_W)
             attn_score(t, nq, 1, 0, a, h, slot0 + j, s, j);
         if (j < to)
@@ -539,8 +543,8 @@ INLINE void attn_heads(enum wtype t, int nq, const struct attn *a, int h)
             a->m[h + i] = m;
         }
         int d = 0;
-        for (; d + 2 * VF_W <= a->d_head; d += 2 * VF_W)
-            attn_value(t, nq, 2, 0, a, h, d, slot0, lo, hi, s, keep);
+        for (; d + nv * VF_W <= a->d_head; d += nv * VF_W)
+            attn_value(t, nq, nv, 0, a, h, d, slot0, lo, hi, s, keep);
         for (; d + VF_W <= a->d_head; d += VF_W)
             attn_value(t, nq, 1, 0, a, h, d, slot0, lo, hi, s, keep);
         if (d < a->d_head)
