@@ -608,7 +608,9 @@ static status index_all(struct loader *l)
 
 /* ---- configuration ---- */
 
+/* Parses one of the configuration files and hands it to `read`; messages name the file. */
 static status read_config(struct weights *w, const char *label, const char *text, size_t n,
+                          status (*read)(const struct json *, struct spec *, struct err *),
                           struct err *e)
 {
     struct err inner = {0};
@@ -617,21 +619,7 @@ static status read_config(struct weights *w, const char *label, const char *text
     if (st == E_INPUT || st == E_LIMIT)
         st = E_FORMAT;
     if (st == OK)
-        st = spec_from_json(j, &w->spec, &inner);
-    json_free(j);
-    return st < 0 ? err_param(e, st, inner.param, "%s: %s", label, inner.msg) : OK;
-}
-
-static status read_generation(struct weights *w, const char *label, const char *text, size_t n,
-                              struct err *e)
-{
-    struct err inner = {0};
-    struct json *j;
-    status st = json_parse(text, n, &json_limits_file, &j, &inner);
-    if (st == E_INPUT || st == E_LIMIT)
-        st = E_FORMAT;
-    if (st == OK)
-        st = spec_read_generation(j, &w->spec, &inner);
+        st = read(j, &w->spec, &inner);
     json_free(j);
     return st < 0 ? err_param(e, st, inner.param, "%s: %s", label, inner.msg) : OK;
 }
@@ -657,11 +645,11 @@ static status read_configs(struct weights *w, const char *dir, struct err *e)
     buf_init(&b, 16 << 20);
     TRY(read_text(dir, "config.json", &b, e));
     NAME(label, "%s/config.json", dir);
-    TRY(read_config(w, label, b.p, b.n, e));
+    TRY(read_config(w, label, b.p, b.n, spec_from_json, e));
     st = read_text(dir, "generation_config.json", &b, e);
     if (st == OK) {
         NAME(label, "%s/generation_config.json", dir);
-        st = read_generation(w, label, b.p, b.n, e);
+        st = read_config(w, label, b.p, b.n, spec_read_generation, e);
     } else if (st == E_NOENT) {
         st = OK;
     }
@@ -937,10 +925,10 @@ status weights_open_memory(const struct weights_blob *b, bool check_all, struct 
     if (!s->name || !s->file)
         TRY(err_set(e, E_NOMEM, "out of memory"));
     TRY(add_name(s, "the built-in model", e));
-    TRY(read_config(w, "config.json", b->config, b->n_config, e));
+    TRY(read_config(w, "config.json", b->config, b->n_config, spec_from_json, e));
     if (b->generation_config)
-        TRY(read_generation(w, "generation_config.json", b->generation_config,
-                            b->n_generation_config, e));
+        TRY(read_config(w, "generation_config.json", b->generation_config, b->n_generation_config,
+                        spec_read_generation, e));
     TRY(st_open_memory(b->tensors, b->n_tensors, s->name[0], &s->file[0], e));
     TRY(load(w, check_all, e));
     *out = w;
