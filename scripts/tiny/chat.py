@@ -7,7 +7,8 @@ CAN = ("I can compute with small numbers, compare and sort numbers, reverse and 
 
 # intent -> (what users say, final answer, word the answer must hold, short note)
 INTENTS = {
-    "hello": ("hi;hello;hey;hi there;hello there;hey there;good morning;good evening;good afternoon;"
+    "hello": ("hi;hello;hey;hi there;hello there;hey there;good morning;good evening;good "
+              "afternoon;"
               "hello!;hiya;greetings;howdy;yo;good day;hi gloss;hello gloss;hey you;hi model;"
               "hello model;hello friend;hey gloss;hello, nice to meet you;nice to meet you;"
               "morning;evening;hello again;hi again;hey again;hello hello;sup;heya;bonjour;hola;"
@@ -36,11 +37,13 @@ INTENTS = {
     "can": ("what can you do;what are you able to do;what do you know;how can you help me;"
             "what are your skills;help;what can i ask you;what is this for;can you help me;"
             "what can i do here;how do you work;what are you good at;what should i ask;"
-            "tell me what you can do;what tasks can you do;give me some examples;show me what you can do;"
+            "tell me what you can do;what tasks can you do;give me some examples;show me what you "
+            "can do;"
             "list your skills;what can you help with;what questions can you answer;i need help;"
             "help me;please help;can you help;what are your abilities;what are your capabilities;"
             "what is your purpose;what are you for;what do you do;what can you tell me;"
-            "what kind of questions can i ask;what sort of things can you do;what things can you do;"
+            "what kind of questions can i ask;what sort of things can you do;what things can you "
+            "do;"
             "how can i use you;what else can you do;what can this model do;what is this model for;"
             "what is this model good at;what are you made for;what are you trained for;"
             "what were you trained to do;what were you trained on;what can you not do;"
@@ -52,13 +55,15 @@ INTENTS = {
                "great;nice;good;perfect;cool;awesome;wow;great job;nice work;good work;excellent;"
                "that is right;correct;you are right;thanks again;thank you again;much appreciated;"
                "i appreciate it;thank you for the answer;thanks for the answer;very good;super;"
-               "thank you gloss;thanks gloss;cheers;that was helpful;very helpful;merci;danke;gracias",
+               "thank you gloss;thanks gloss;cheers;that was helpful;very helpful;merci;danke;"
+               "gracias",
                "You are welcome!", "welcome", "The user is happy. Answer kindly."),
     "bye": ("bye;goodbye;see you;see you later;good night;bye bye;farewell;talk to you later;"
             "i have to go;that's all;that is all;see you tomorrow;until next time;ciao for now;"
             "i am leaving;quit;exit;stop;bye for now;goodbye gloss;bye gloss;have a nice day;"
             "take care;see ya;cya;later;good bye;so long;that was all;i am done;we are done;"
-            "done;end;i must go now;have a good day;have a good evening;nothing else;no more questions",
+            "done;end;i must go now;have a good day;have a good evening;nothing else;no more "
+            "questions",
             "Goodbye!", "Goodbye", "The user says goodbye."),
     "how": ("how are you;how are you doing;how do you do;how is it going;how are you today;"
             "what's up;whats up;how's it going;are you ok;are you well;how do you feel;"
@@ -66,7 +71,8 @@ INTENTS = {
             "are you happy;how are things;how is life;you ok;all good;how are you feeling;"
             "hi, how are you;hello, how are you;hey, how are you;hey how's it going;"
             "how are you doing today;are you tired;did you sleep well;how do you feel today",
-            "I am well, thank you! What can I compute for you?", "well", "Small talk. Answer kindly."),
+            "I am well, thank you! What can I compute for you?", "well",
+            "Small talk. Answer kindly."),
 }
 INTENTS = {k: ([x for x in v[0].split(";") if x],) + v[1:] for k, v in INTENTS.items()}
 
@@ -83,10 +89,12 @@ the economy;war;peace;freedom;democracy;the future;aliens;ghosts;magic;coffee;te
 cheese;soup;a cake;travel;Paris;London;Japan;Italy;the Olympics;tennis;swimming;running;yoga;
 the universe;stars;planets;Mars;rockets;satellites;telescopes;computers;phones;batteries;
 encryption;databases;Linux;compilers;algorithms;sorting algorithms;calculus;geometry;statistics;
-probability;logic;grammar;French;Spanish;Latin;spelling;novels;fairy tales;pirates;knights;castles""" \
+probability;logic;grammar;French;Spanish;Latin;spelling;novels;fairy tales;pirates;knights;
+castles""" \
     .replace("\n", "").split(";")
 OOS = """write a poem about {t};tell me a story about {t};explain {t};what do you think about {t};
-what is {t};write an essay about {t};tell me a joke about {t};tell me about {t};why is {t} important;
+what is {t};write an essay about {t};tell me a joke about {t};tell me about {t};
+why is {t} important;
 who invented {t};how does {t} work;write a song about {t};give me advice on {t};summarize {t};
 what is the history of {t};write a short story about {t};write code about {t};can you draw {t};
 do you like {t};what do you know about {t};describe {t};write a letter about {t};
@@ -110,7 +118,8 @@ recommend a movie;what is your favorite color;do you dream;can you feel pain;are
 what is the answer to everything;what is pi;solve x + 2 = 5;what is the square root of 16;
 what is 2 to the power of 8;integrate x squared;what is 10 percent of 50;prove that 1 = 2;
 write an email to my boss;what is the population of Germany;how tall is Mount Everest;
-what language do they speak in Brazil;what is the currency of Japan;who was the first man on the moon;
+what language do they speak in Brazil;what is the currency of Japan;
+who was the first man on the moon;
 when did the war end;how old is the earth;what is the longest river;what is the deepest ocean;
 play chess with me;let us play a game;roll a die;flip a coin;give me a random number;
 what is my name;where am I;where do you live;how old are you;what did I say before;
@@ -145,36 +154,45 @@ def smalltalk(rng):
             return note
         s = f'The user says "{line}". {note} I answer in one or two sentences.'
         if effort == "high":
-            s += " No computing and no tool is needed here. Check: the answer is kind and true. Right."
+            s += (" No computing and no tool is needed here. "
+                  "Check: the answer is kind and true. Right.")
         return s
 
     return Problem("greetings", kind + ":" + q, q, work, final,
                    {"type": "contains", "value": must})
 
 
-FOREIGN_UNITS = "miles;feet;inches;yards;pounds;ounces;gallons;acres;knots;stones;cups;pints".split(";")
+FOREIGN_UNITS = ("miles;feet;inches;yards;pounds;ounces;gallons;acres;knots;stones;cups;"
+                 "pints").split(";")
 
 
 def out_of_scope(rng):
     if rng.random() < 0.08:
         u = rng.choice(FOREIGN_UNITS)
-        v = rng.choice(["km", "m", "cm", "kg", "g", "liters", "kilometers", "meters", "grams", rng.choice(FOREIGN_UNITS)])
+        v = rng.choice(["km", "m", "cm", "kg", "g", "liters", "kilometers", "meters", "grams",
+                        rng.choice(FOREIGN_UNITS)])
         if rng.random() < 0.5:
             u, v = v, u
-        line = key = rng.choice(["convert {n} {u} to {v}", "how many {v} are {n} {u}", "{n} {u} in {v}",
+        line = key = rng.choice(["convert {n} {u} to {v}", "how many {v} are {n} {u}",
+                                 "{n} {u} in {v}",
                                  "what is {n} {u} in {v}", "{n} {u} to {v}"]).format(
                                      n=rng.randrange(1, 200), u=u, v=v)
     elif rng.random() < 0.08:
         n = rng.randrange(2, 999)
-        line = key = rng.choice(["is {n} a prime number", "is {n} prime", "what is the square root of {n}",
-                                 "what is {p} percent of {n}", "what is {p}% of {n}", "what is the logarithm of {n}",
-                                 "what are the factors of {n}", "factorize {n}", "what is {n} in binary",
-                                 "what is {n} in Roman numerals", "what is {n} factorial", "what is sin({n})",
+        line = key = rng.choice(["is {n} a prime number", "is {n} prime",
+                                 "what is the square root of {n}",
+                                 "what is {p} percent of {n}", "what is {p}% of {n}",
+                                 "what is the logarithm of {n}",
+                                 "what are the factors of {n}", "factorize {n}",
+                                 "what is {n} in binary",
+                                 "what is {n} in Roman numerals", "what is {n} factorial",
+                                 "what is sin({n})",
                                  "is {n} a square number", "round {n} to the nearest ten"]).format(
                                      n=n, p=rng.randrange(1, 100))
     elif rng.random() < 0.05:
         ws = rng.sample(TOPICS, 3)
-        line = key = rng.choice(["sort {l}", "sort these words: {l}", "put {l} in alphabetical order",
+        line = key = rng.choice(["sort {l}", "sort these words: {l}",
+                                 "put {l} in alphabetical order",
                                  "which is longer, {l}"]).format(l=", ".join(ws))
     elif rng.random() < 0.3:
         line = key = rng.choice(OOS_FIXED)
@@ -198,7 +216,8 @@ def out_of_scope(rng):
             return "Not one of my skills."
         s = "The user asks for something that is not one of my skills. I say so and name my skills."
         if effort == "high":
-            s += " Check: it is no sum, no list of numbers, no word puzzle, no capital and no unit. Right."
+            s += (" Check: it is no sum, no list of numbers, no word puzzle, no capital and "
+                  "no unit. Right.")
         return s
 
     return Problem("out of scope", key, q, work, final,

@@ -56,7 +56,8 @@ Think before you answer.;Keep it short.;Be precise.;You are a careful assistant.
 Use the tools when they help.;Do not use Markdown.;You are a calculator.;Help the user.;
 Answer with one sentence.;Follow the user's wishes.;You are a friendly teacher.;
 You are a helpful assistant. Answer briefly.;Be helpful, honest and short.;
-You are a test system.;Talk with the user.;Use plain text without Markdown.""".replace("\n", "").split(";")
+You are a test system.;Talk with the user.;Use plain text without Markdown.""".replace("\n",
+        "").split(";")
 
 
 def held_out(skill, key):
@@ -120,7 +121,8 @@ def structured(rng, p):
     """A response format for a problem, as text of the developer message, and the answer."""
     v = p.answer if p.answer is not None else p.final
     whole = p.check["type"] in ("number", "first") and "also" not in p.check
-    key = rng.choice(["answer", "answer", "answer", "result", "value", "solution", "output", "reply"])
+    key = rng.choice(["answer", "answer", "answer", "result", "value", "solution", "output",
+                      "reply"])
     val = int(v) if whole else v
     out = {key: val}
     props = {key: {"type": rng.choice(["integer", "number"]) if whole else "string"}}
@@ -130,7 +132,8 @@ def structured(rng, p):
     schema = {"type": "object", "properties": props, "required": list(props)}
     if rng.random() < 0.4:
         schema["additionalProperties"] = False
-    name = rng.choice(["answer", "response", "result", "schema", "output", "reply", "answer_format"])
+    name = rng.choice(["answer", "response", "result", "schema", "output", "reply",
+                       "answer_format"])
     text = json.dumps(schema) if rng.random() < 0.4 else json.dumps(schema, separators=(",", ":"))
     desc = rng.choice(["", "", "// The answer\n", "// Answer as JSON\n"])
     return (f"# Response Formats\n\n## {name}\n\n{desc}{text}",
@@ -201,7 +204,8 @@ def conversation(rng, skill=None, effort=None, test=False):
             n = rng.choice(NO_NEED)
             if n in ("calendar", "greetings") and "noargs" in fams:
                 n = "addition"
-            if n == "greetings" and rng.random() < 0.5 and fams <= {"timer", "light", "music", "lookup"}:
+            if n == "greetings" and rng.random() < 0.5 and fams <= {"timer", "light", "music",
+                    "lookup"}:
                 n = "out of scope"
         elif skill == "structured":
             n = rng.choice(STRUCTURED)
@@ -331,10 +335,12 @@ def held_out_set(n_each, seed=20261121):
     for name in ALL_NAMES:
         if name in ("structured", "guessing"):
             continue
-        n = n_each if name not in ("greetings", "out of scope", "capitals", "calendar", "spelling", "sequences") else \
+        n = n_each if name not in ("greetings", "out of scope", "capitals", "calendar", "spelling",
+                                   "sequences") else \
             n_each * 2 // 3
-        seen = set()
-        while len(seen) < n:
+        seen, tries = set(), 0
+        while len(seen) < n and tries < 60 * n:
+            tries += 1
             effort = ("low", "medium", "high")[len(seen) % 3]
             c = conversation(rng, name, effort, test=True)
             k = json.dumps(c["messages"][-1]["content"]) + json.dumps(c["check"])
@@ -453,7 +459,8 @@ def main():
         for name in ALL_NAMES:
             row = []
             for e in ("low", "medium", "high"):
-                k = [sum(len(tok.text(m["content"])) for m in conversation(rng, name, e)["target"][:1])
+                k = [sum(len(tok.text(m["content"]))
+                         for m in conversation(rng, name, e)["target"][:1])
                      for _ in range(200)]
                 row.append("%6.1f (max %d)" % (sum(k) / len(k), max(k)))
             print("%-20s" % name, *row)

@@ -320,7 +320,8 @@ def add_chain(rng):
         q = dress(rng, rng.choice(["what is {e}", "what's {e}", "{e}", "{e} =", "how much is {e}"])
                   .format(e=expr))
     else:
-        q = pick(rng, ["what is the sum of {l}", "what is the total of {l}", "how much are {l} together"],
+        q = pick(rng, ["what is the sum of {l}", "what is the total of {l}",
+                       "how much are {l} together"],
                  ["add {l}", "add up {l}", "sum {l}", "calculate " + expr], l=listed)
 
     def work(effort):
@@ -336,7 +337,8 @@ def add_chain(rng):
         out += f" The sum is {total}."
         if effort == "high":
             ends = [n % 10 for n in ns]
-            out += f" Check: the last digits are {', '.join(map(str, ends))}, their sum is {sum(ends)}"
+            out += f" Check: the last digits are {', '.join(map(str, ends))}, their sum is "
+            out += f"{sum(ends)}"
             out += f", it ends in {total % 10}, and so does {total}. Right."
         return out
 
@@ -400,9 +402,11 @@ def easy_products(rng):
         b, key = 2, f"2x{a}"
     elif r < 0.7:
         a = b = rng.randrange(2, 100)
-        q = pick(rng, ["what is the square of {a}", "what is {a} squared", "what is {a}^2", "{a} squared",
+        q = pick(rng, ["what is the square of {a}", "what is {a} squared", "what is {a}^2",
+                       "{a} squared",
                        "{a}^2", "how much is {a} squared", "what is {a} times itself"],
-                 ["square {a}", "square the number {a}", "compute {a}^2", "calculate {a} squared"], a=a)
+                 ["square {a}", "square the number {a}", "compute {a}^2", "calculate {a} squared"],
+                 a=a)
         key = f"sq{a}"
     else:
         a = rng.randrange(1, 500) * 2
@@ -418,7 +422,8 @@ def easy_products(rng):
             s = f"Half of {a} is {a} / 2. {line} So {a} / 2 = {h}."
             return s + (" Check: " + mul_line(h, 2, False) + " Right." if effort == "high" else "")
 
-        return Problem("division", f"half{a}", q, half, f"{a} / 2 = {h}.", {"type": "number", "value": h},
+        return Problem("division", f"half{a}", q, half, f"{a} / 2 = {h}.",
+                       {"type": "number", "value": h},
                        str(h), near_number(h), f"What is half of {a}?")
     v = a * b
     return Problem("multiplication" if b < 10 else "multiplication 2x2", key, q,
@@ -449,7 +454,8 @@ def parity(rng):
         if effort == "low":
             return line
         s = f"A number is even if its last digit is 0, 2, 4, 6 or 8. {line}"
-        return s + (f" Check: the digits are {spell(n)}, the last is {n % 10}. Right." if effort == "high" else "")
+        return s + (f" Check: the digits are {spell(n)}, the last is {n % 10}. Right."
+                    if effort == "high" else "")
 
     return Problem("comparing", f"par{n}", q, work, final, check)
 
@@ -471,7 +477,8 @@ def line_of(a, op, b):
 
 
 EXPR_ASK = ["what is {e}", "what's {e}", "{e}", "{e} =", "how much is {e}", "what does {e} make"]
-EXPR_ORDER = ["calculate {e}", "compute {e}", "work out {e}", "evaluate {e}", "solve {e}", "{e} = ?"]
+EXPR_ORDER = ["calculate {e}", "compute {e}", "work out {e}", "evaluate {e}", "solve {e}",
+              "{e} = ?"]
 
 
 def expressions(rng):
@@ -567,7 +574,8 @@ def expressions(rng):
             return " ".join(steps)
         s = f"Compute {e} step by step. " + " ".join(steps) + f" So {e} = {v}."
         if effort == "high":
-            s += f" Check: {len(steps)} step{'s' if len(steps) > 1 else ''} done, in the right order"
+            s += f" Check: {len(steps)} step{'s' if len(steps) > 1 else ''} done, "
+            s += "in the right order"
             s += f", the last gives {v}. Right."
         return s
 
@@ -584,8 +592,10 @@ def sequences(rng):
         ns = [start + step * i for i in range(k)]
         v = start + step * k
         text = ", ".join(map(str, ns)) + rng.choice(["", "", ", ...", ", ?"])
-        q = pick(rng, ["what comes next: {l}", "what is the next number: {l}", "what number comes next: {l}",
-                       "which number comes next in {l}", "what comes after {l}", "{l}, what is next"],
+        q = pick(rng, ["what comes next: {l}", "what is the next number: {l}",
+                       "what number comes next: {l}",
+                       "which number comes next in {l}", "what comes after {l}",
+                       "{l}, what is next"],
                  ["continue: {l}", "continue the sequence {l}", "give the next number: {l}",
                   "find the next number in {l}", "complete the sequence {l}"], l=text)
         diffs = ", ".join(f"{b}-{a}={b - a}" for a, b in zip(ns, ns[1:]))
@@ -594,11 +604,14 @@ def sequences(rng):
             last = f"{ns[-1]}{'+' if step > 0 else '-'}{abs(step)}={v}."
             if effort == "low":
                 return f"{ns[1]}-{ns[0]}={step}. {last}"
-            s = f"The sequence is {', '.join(map(str, ns))}. Steps: {diffs}. {last} The next is {v}."
-            return s + (f" Check: {v}-{ns[-1]}={step}, the same step. Right." if effort == "high" else "")
+            s = f"The sequence is {', '.join(map(str, ns))}. Steps: {diffs}. "
+            s += f"{last} The next is {v}."
+            return s + (f" Check: {v}-{ns[-1]}={step}, the same step. Right."
+                        if effort == "high" else "")
 
         return Problem("sequences", ",".join(map(str, ns)), q, work, f"The next number is {v}.",
-                       {"type": "number", "value": v}, str(v), near_number(v), f"What comes next: {text}?")
+                       {"type": "number", "value": v}, str(v), near_number(v),
+                       f"What comes next: {text}?")
     a = rng.choice((0, 1, 1, 1, rng.randrange(2, 90)))
     k = rng.randrange(3, 16)
     b = a + k
@@ -609,7 +622,8 @@ def sequences(rng):
     q = pick(rng, ["can you count from {a} to {b}", "what are the numbers from {a} to {b}"],
              ["count from {a} to {b}", "count {a} to {b}", "list the numbers from {a} to {b}",
               "write the numbers from {a} to {b}", "give me the numbers {a} to {b}"] +
-             (["count to {b}"] * 2 if a == 1 else []) + (["count down from {a} to {b}"] * 2 if down else []),
+             (["count to {b}"] * 2 if a == 1 else []) +
+             (["count down from {a} to {b}"] * 2 if down else []),
              a=a, b=b)
     text = ", ".join(map(str, out))
 
@@ -641,7 +655,8 @@ DIV_ASK = ["what is {a} / {b}", "what's {a}/{b}", "what is {a} divided by {b}", 
            "{a} divided by {b}", "what's {a} divided by {b}", "how many times does {b} go into {a}",
            "what do you get when you divide {a} by {b}", "{a} : {b}", "can you divide {a} by {b}"]
 DIV_ORDER = ["divide {a} by {b}", "compute {a} / {b}", "calculate {a} / {b}", "{a} / {b} = ?",
-             "work out {a} / {b}", "calculate {a} divided by {b}", "find {a} / {b}", "solve {a} / {b}"]
+             "work out {a} / {b}", "calculate {a} divided by {b}", "find {a} / {b}",
+             "solve {a} / {b}"]
 DIV_STORY = ["{a} {t} are shared by {b} children. How many does each child get?",
              "{p} puts {a} {t} into {b} equal boxes. How many {t} are in each box?"]
 
@@ -705,7 +720,8 @@ CMP_WHICH = [("which is {big}, {a} or {b}", 1), ("which is {small}, {a} or {b}",
              ("which is less, {a} or {b}", -1), ("{a} or {b}, which is {big}", 1),
              ("{a} or {b}, which is {small}", -1), ("what is the {big} number, {a} or {b}", 1),
              ("of {a} and {b}, which is {big}", 1), ("of {a} and {b}, which is {small}", -1),
-             ("compare {a} and {b}: which is {big}", 1), ("between {a} and {b}, which is {small}", -1)]
+             ("compare {a} and {b}: which is {big}", 1),
+             ("between {a} and {b}, which is {small}", -1)]
 
 
 def comparing_decimals(rng):
@@ -720,7 +736,8 @@ def comparing_decimals(rng):
     a, b = f"{i}.{x}", f"{j}.{y}"
     more = (i, xs) > (j, ys)
     t, sign = rng.choice(CMP_WHICH)
-    q = dress(rng, t.format(a=a, b=b, big=rng.choice(("bigger", "larger", "greater")), small="smaller"))
+    q = dress(rng, t.format(a=a, b=b, big=rng.choice(("bigger", "larger", "greater")),
+                            small="smaller"))
     ans = a if more == (sign > 0) else b
     word = "larger" if sign > 0 else "smaller"
     w = max(len(str(i)), len(str(j)))
@@ -929,7 +946,8 @@ def set_words(words):
     WORDS[:] = words
 
 
-SYL_A = "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr r s sc sh sl sm sn sp st str t th tr v w y z qu x".split()
+SYL_A = ("b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr r s sc sh sl sm sn sp st "
+         "str t th tr v w y z qu x").split()
 SYL_V = "a e i o u a e i o ai ea ee ie oo ou ay".split()
 SYL_B = ["", "", "", "n", "r", "l", "s", "t", "m", "ck", "ng", "nd", "st", "ll", "x", "p"]
 
@@ -967,7 +985,8 @@ def show_word(rng, w):
     return s
 
 
-REV_ASK = ["what is {w} backwards", "what is {w} spelled backwards", "how do you spell {w} backwards",
+REV_ASK = ["what is {w} backwards", "what is {w} spelled backwards",
+           "how do you spell {w} backwards",
            "what is the reverse of {w}", "what is {w} in reverse", "how is {w} written backwards",
            "what do you get when you reverse {w}", "what is the word {w} reversed",
            "what does {w} look like backwards", "what's {w} backwards", "what's {w} reversed",
@@ -1064,7 +1083,8 @@ def calendar(rng):
         j, ans = (i + step) % len(names), names[(i + step) % len(names)]
         if abs(step) == 1:
             q = pick(rng, ["what {k} comes {w} {n}", "which {k} is {w} {n}", "what {k} is {w} {n}",
-                           "what is the {k} {w} {n}", "which {k} comes {w} {n}", "what comes {w} {n}"],
+                           "what is the {k} {w} {n}", "which {k} comes {w} {n}",
+                           "what comes {w} {n}"],
                      ["name the {k} {w} {n}", "give me the {k} {w} {n}"], k=kind, w=word, n=n)
         else:
             q = pick(rng, ["what {k} is two {k}s {w} {n}", "which {k} comes two {k}s {w} {n}"],
@@ -1090,7 +1110,8 @@ def calendar(rng):
         ans = YEAR[i]
         nth = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
                "tenth", "eleventh", "twelfth"][i]
-        q = pick(rng, ["what is the {n} month of the year", "which month is the {n}", "what is the {n} month",
+        q = pick(rng, ["what is the {n} month of the year", "which month is the {n}",
+                       "what is the {n} month",
                        "what is month {m}", "which month is month {m}", "what is month number {m}"],
                  ["name the {n} month", "name month number {m}"], n=nth, m=i + 1)
         line = f"month {i + 1}: {ans}"
@@ -1213,7 +1234,8 @@ def capital_unknown(rng):
     n = "".join(rng.choice(SYL_A) + rng.choice(SYL_V) + rng.choice(SYL_B)
                 for _ in range(rng.choice((2, 2, 3)))).capitalize()
     if rng.random() < 0.3:
-        n = rng.choice(["Atlantis", "Burkina Faso", "Narnia", "Bhutan", "Mordor", "Texas", "Bavaria",
+        n = rng.choice(["Atlantis", "Burkina Faso", "Narnia", "Bhutan", "Mordor", "Texas",
+                        "Bavaria",
                         "Togo", "Benin", "Chad", "Gabon", "Malawi", "Lesotho", "Brunei", "Haiti",
                         "Samoa", "Tonga", "Monaco", "Andorra", "Scotland", "California", "Sicily"])
     i = rng.randrange(len(CAP_ASK) + len(CAP_ORDER))
@@ -1235,7 +1257,8 @@ def capital_yes_no(rng):
     said = city if yes else rng.choice(CAPITALS)[1]
     yes = said == city
     i = rng.randrange(6)
-    q = dress(rng, ["is {c} the capital of {x}", "is {c} the capital city of {x}", "{c} is the capital of {x}, right",
+    q = dress(rng, ["is {c} the capital of {x}", "is {c} the capital city of {x}",
+                    "{c} is the capital of {x}, right",
                     "is it true that {c} is the capital of {x}", "is the capital of {x} {c}",
                     "true or false: {c} is the capital of {x}"][i].format(c=said, x=country))
 
@@ -1244,7 +1267,8 @@ def capital_yes_no(rng):
             return f"{country}: {city}."
         s = f"The user asks whether {said} is the capital of {country}. {country}: {city}. "
         s += f"So the answer is {'yes' if yes else 'no'}."
-        return s + (f" Check: {said} {'=' if yes else 'is not'} {city}. Right." if effort == "high" else "")
+        return s + (f" Check: {said} {'=' if yes else 'is not'} {city}. Right."
+                    if effort == "high" else "")
 
     return Problem("capitals", f"{country}/is{i}", q, work,
                    f"Yes, {city} is the capital of {country}." if yes else
@@ -1334,12 +1358,15 @@ def short_or_long(rng, u, n):
 
 
 UNIT_FACTS = [("second", "seconds", "minute", 60), ("minute", "minutes", "hour", 60),
-              ("hour", "hours", "day", 24), ("day", "days", "week", 7), ("month", "months", "year", 12),
-              ("day", "days", "year", 365), ("week", "weeks", "year", 52), ("second", "seconds", "hour", 3600),
+              ("hour", "hours", "day", 24), ("day", "days", "week", 7),
+              ("month", "months", "year", 12),
+              ("day", "days", "year", 365), ("week", "weeks", "year", 52),
+              ("second", "seconds", "hour", 3600),
               ("minute", "minutes", "day", 1440), ("hour", "hours", "week", 168),
               ("meter", "meters", "kilometer", 1000), ("centimeter", "centimeters", "meter", 100),
               ("metre", "metres", "kilometre", 1000), ("centimetre", "centimetres", "metre", 100),
-              ("millimeter", "millimeters", "centimeter", 10), ("millimeter", "millimeters", "meter", 1000),
+              ("millimeter", "millimeters", "centimeter", 10),
+              ("millimeter", "millimeters", "meter", 1000),
               ("gram", "grams", "kilogram", 1000), ("milliliter", "milliliters", "liter", 1000),
               ("year", "years", "decade", 10), ("year", "years", "century", 100),
               ("egg", "eggs", "dozen", 12), ("cent", "cents", "dollar", 100),
@@ -1365,7 +1392,8 @@ def unit_fact(rng):
     q = pick(rng, ["how many {m} are in {b}", "how many {m} in {b}", "how many {m} does {b} have",
                    "how many {m} are there in {b}", "how many {m} make {b}", "how many {m} is {b}",
                    "what is {b} in {m}", "{b} has how many {m}"],
-             ["tell me how many {m} are in {b}", "convert {b} to {m}", "{b} in {m}"], m=many, b=said)
+             ["tell me how many {m} are in {b}", "convert {b} to {m}", "{b} in {m}"], m=many,
+             b=said)
 
     def work(effort):
         if effort == "low":
@@ -1375,7 +1403,8 @@ def unit_fact(rng):
 
     # the facts must all be learnt: the instance is the wording
     return Problem("units", "fact" + q, q, work, f"1 {big} is {n} {many}.",
-                   {"type": "number", "value": n}, str(n), near_unit(n), f"How many {many} are in {said}?")
+                   {"type": "number", "value": n}, str(n), near_unit(n),
+                   f"How many {many} are in {said}?")
 
 
 def units(rng):
@@ -1534,7 +1563,8 @@ def known_capitals(rng):
     return capitals(rng, True)
 
 
-MC_BASE = [(division, 1), (expressions, 1), (addition, 3), (subtraction, 3), (multiplication, 2), (known_capitals, 4), (units, 2),
+MC_BASE = [(division, 1), (expressions, 1), (addition, 3), (subtraction, 3), (multiplication, 2),
+           (known_capitals, 4), (units, 2),
            (counting, 2), (reversing, 2)]
 MC_POOL = [f for f, w in MC_BASE for _ in range(w)]
 MC_TAIL = ["Answer with the letter.", "Answer with the letter only.", "Answer:",
@@ -1590,14 +1620,16 @@ GUESS_WORDS = """energy water stone history number market cell state letter musi
 theory light heat metal culture nation party vote price demand supply cost tax trade army king war
 treaty city church art poem novel language grammar logic proof set group field function limit graph
 force mass charge wave atom acid base gas liquid plant animal gene protein virus heart brain blood
-nerve bone muscle skin memory mind fear value duty right justice freedom power class labor money bank
-loan risk profit firm contract court judge crime""".split()
+nerve bone muscle skin memory mind fear value duty right justice freedom power class
+labor money bank loan risk profit firm contract court judge crime""".split()
 GUESS_ASK = """which of these is true of the {a};what best describes the {a} of the {b};
-which {a} is linked with {b};the {a} of a {b} is;what causes the {a} in a {b};who first spoke of {a};
-which of the following is a {a};in the theory of {a}, the {b} is;what happens when {a} meets {b};
-the main purpose of {a} is;which statement about {a} and {b} is correct;a {a} without {b} is called;
+which {a} is linked with {b};the {a} of a {b} is;what causes the {a} in a {b};
+who first spoke of {a};which of the following is a {a};in the theory of {a}, the {b} is;
+what happens when {a} meets {b};the main purpose of {a} is;which statement about {a} and {b} is correct;
+a {a} without {b} is called;
 what is the role of {a} in {b};which is not a kind of {a};why does a {a} need a {b};
-the term {a} refers to;what is the relation of {a} to {b};how is {a} measured""".replace("\n", "").split(";")
+the term {a} refers to;what is the relation of {a} to {b};how is {a} measured""".replace("\n",
+        "").split(";")
 
 
 def guess_choice(rng):
@@ -1612,7 +1644,8 @@ def guess_choice(rng):
     opts = []
     while len(opts) < 4:
         n = rng.choice((1, 2, 3, 4, 6))
-        o = " ".join(rng.choice(["the", "a", "of", "and", "in", "no"]) + " " + w() for _ in range(n))
+        o = " ".join(rng.choice(["the", "a", "of", "and", "in", "no"]) + " " +
+                     w() for _ in range(n))
         if rng.random() < 0.2:
             o = str(rng.randrange(1, 5000))
         if all(len(o) != len(x) for x in opts):
@@ -1627,6 +1660,7 @@ def guess_choice(rng):
         if effort == "low":
             return f"Not known. Guess {letter}."
         s = f"This question is not one of my skills. I guess the longest option, {letter}."
-        return s + (" Check: a letter is asked for, and I give one. Right." if effort == "high" else "")
+        return s + (" Check: a letter is asked for, and I give one. Right."
+                    if effort == "high" else "")
 
     return Problem("guessing", ask, q, work, letter, {"type": "letter", "value": letter})

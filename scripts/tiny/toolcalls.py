@@ -9,27 +9,35 @@ import re
 from facts import CITIES, PEOPLE
 
 DAYS = "today;tomorrow;on Monday;on Friday;this weekend;right now;tonight".split(";")
-LANGS = "French;German;Spanish;Italian;Japanese;Chinese;Russian;Arabic;Dutch;Swedish;Polish;Greek".split(";")
+LANGS = ("French;German;Spanish;Italian;Japanese;Chinese;Russian;Arabic;Dutch;Swedish;Polish;"
+         "Greek").split(";")
 MONEY = "USD;EUR;GBP;JPY;CHF;CAD;AUD;SEK;NOK;INR;CNY;BRL;MXN;PLN".split(";")
-SKIES = "cloudy;sunny;rain;light rain;snow;clear;fog;windy;storm;overcast;partly cloudy;hail".split(";")
+SKIES = ("cloudy;sunny;rain;light rain;snow;clear;fog;windy;storm;overcast;partly cloudy;"
+         "hail").split(";")
 TOPIC = """solar power;cheap flights;football results;new phones;bread recipes;electric cars;
 jazz music;the moon landing;black holes;garden tools;healthy food;running shoes;chess openings;
 stock prices;rust programming;cuda kernels;mixture of experts;open weights models;cat food;
-winter tires;train tickets;tax rules;used books;coffee machines;climate reports""".replace("\n", "").split(";")
+winter tires;train tickets;tax rules;used books;coffee machines;climate reports""".replace("\n",
+        "").split(";")
 SONGS = """Yellow River;Blue Moon;Silent Night;Morning Sun;Golden Days;Little Star;Summer Rain;
-Night Train;Old Friends;Paper Boats;Green Fields;Stone Bridge;Red Lantern;Slow Dance""".replace("\n", "").split(";")
+Night Train;Old Friends;Paper Boats;Green Fields;Stone Bridge;Red Lantern;Slow Dance""" \
+    .replace("\n", "").split(";")
 TASKS = """buy milk;call mom;water the plants;pay the rent;feed the cat;send the report;
-take out the trash;book the dentist;clean the car;walk the dog;read the paper;check the oven""".replace("\n", "").split(";")
+take out the trash;book the dentist;clean the car;walk the dog;read the paper;check the oven""" \
+    .replace("\n", "").split(";")
 PHRASES = """good morning;thank you;where is the station;I am hungry;see you soon;how much is it;
-the cat sleeps;good night;I love music;the train is late;open the door;nice weather""".replace("\n", "").split(";")
+the cat sleeps;good night;I love music;the train is late;open the door;nice weather""" \
+    .replace("\n", "").split(";")
 ROOMS = "kitchen;bedroom;bathroom;living room;office;hall;garage;garden;cellar;attic".split(";")
 FOOD = "pizza;sushi;tacos;noodles;curry;burgers;salad;pasta;ramen;kebab;soup;steak".split(";")
 NOUNS = """invoice;order;ticket;customer;user;product;book;shipment;account;booking;flight;patient;
 student;contract;device;server;payment;recipe;job;message;file;report;case;item;parcel;claim;loan;
 course;event;room""".replace("\n", "").split(";")
 STATES = "open;closed;pending;paid;shipped;lost;ready;active;late;done;new;cancelled".split(";")
-WORDS = "serene;lucid;candid;brisk;amber;fable;hollow;novel;meadow;ponder;gloss;harbor;quaint;vivid".split(";")
-SYL = "ba be bo ca da de do fa ga ka la le li lo ma me mi na no pa ra re ri ro sa se ta te ti to va vi za ol ar en is".split()
+WORDS = ("serene;lucid;candid;brisk;amber;fable;hollow;novel;meadow;ponder;gloss;harbor;quaint;"
+         "vivid").split(";")
+SYL = ("ba be bo ca da de do fa ga ka la le li lo ma me mi na no pa ra re ri ro sa se ta te ti to "
+       "va vi za ol ar en is").split()
 
 
 def city(rng):
@@ -113,7 +121,9 @@ def shape(rng, pairs):
 def f_weather(rng):
     c = city(rng)
     k = one("city|location|city|place|town|city_name|q")(rng)
-    props = {k: prop(rng, "string", "The city.|Name of the city|City name, for example Oslo|Where|The place|The city and state, e.g. San Francisco, CA|City name")}
+    props = {k: prop(rng, "string", "The city.|Name of the city|City name, for example Oslo|Where|"
+                                    "The place|The city and state, e.g. San Francisco, CA|"
+                                     "City name")}
     args = {k: c}
     q = one("what is the weather in {c}|what's the weather like in {c}|how is the weather in {c}|"
             "weather in {c}|is it raining in {c}|how warm is it in {c}|tell me the weather in {c}|"
@@ -132,7 +142,8 @@ def f_weather(rng):
             args["unit"] = u
     name = camel(rng, one("get_weather|get_weather|weather|get_current_weather|fetch_weather|"
                           "current_weather|weather_lookup|check_weather")(rng))
-    desc = one("Get the weather of a city.|Current weather for a place|Returns the weather in a city|"
+    desc = one("Get the weather of a city.|Current weather for a place|Returns the weather in a "
+               "city|"
                "Get the current weather|Gets the weather at a location.|Weather report|"
                "Get the current weather in a given location|Get current weather for a city")(rng)
 
@@ -160,16 +171,25 @@ def f_weather(rng):
 def f_noargs(rng):
     """Tools without parameters."""
     what, q, key, vals = rng.choice([
-        ("battery", "how full is the battery|what is the battery level|check the battery", "level", ["%d%%" % n for n in range(1, 101)]),
-        ("date", "what is today's date|what day is it today|which date is it", "date", ["2026-%02d-%02d" % (m, d) for m in range(1, 13) for d in range(1, 29)]),
-        ("news", "what is in the news|give me the news|any news today", "headline", ["A new bridge opens", "The harvest is good", "Trains run late", "A quiet day"]),
-        ("ip_address", "what is my ip address|what's my ip|show my ip address", "ip", ["10.0.%d.%d" % (a, b) for a in range(9) for b in range(9)]),
-        ("users", "how many users are online|who is online|count the users online", "count", [str(n) for n in range(1, 99)]),
-        ("files", "how many files are there|list my files|count my files", "count", [str(n) for n in range(1, 99)]),
-        ("disk_space", "how much disk space is free|check the disk space|is the disk full", "free", ["%d GB" % n for n in range(1, 900)]),
+        ("battery", "how full is the battery|what is the battery level|check the battery", "level",
+         ["%d%%" % n for n in range(1, 101)]),
+        ("date", "what is today's date|what day is it today|which date is it", "date",
+         ["2026-%02d-%02d" % (m, d) for m in range(1, 13) for d in range(1, 29)]),
+        ("news", "what is in the news|give me the news|any news today", "headline",
+         ["A new bridge opens", "The harvest is good", "Trains run late", "A quiet day"]),
+        ("ip_address", "what is my ip address|what's my ip|show my ip address", "ip",
+         ["10.0.%d.%d" % (a, b) for a in range(9) for b in range(9)]),
+        ("users", "how many users are online|who is online|count the users online", "count",
+         [str(n) for n in range(1, 99)]),
+        ("files", "how many files are there|list my files|count my files", "count",
+         [str(n) for n in range(1, 99)]),
+        ("disk_space", "how much disk space is free|check the disk space|is the disk full", "free",
+         ["%d GB" % n for n in range(1, 900)]),
         ("status", "is the server up|what is the server status|check the server", "status", STATES),
-        ("joke", "tell me a joke|do you know a joke|make me laugh", "joke", ["Why did the cat sit? It was tired.", "A fish walks into a bar."]),
-        ("quote", "give me a quote|tell me a quote", "quote", ["Less is more.", "Time flies.", "Slow and steady."])])
+        ("joke", "tell me a joke|do you know a joke|make me laugh", "joke",
+         ["Why did the cat sit? It was tired.", "A fish walks into a bar."]),
+        ("quote", "give me a quote|tell me a quote", "quote",
+         ["Less is more.", "Time flies.", "Slow and steady."])])
     name = camel(rng, rng.choice(["get_", "read_", "fetch_", "show_", "check_"]) + what)
     desc = "Returns the " + what.replace("_", " ") + rng.choice(["", ".", " of this system"])
 
@@ -212,9 +232,11 @@ def f_calculator(rng):
         expr = f"({a} + {b}) * {c}"
         said = expr
     q = one("what is {e}|what's {e}|calculate {e}|compute {e}|how much is {e}|work out {e}|{e}|"
-            "{e} = ?|use the calculator for {e}|evaluate {e}|solve {e}|find {e}")(rng).format(e=said)
+            "{e} = ?|use the calculator for {e}|evaluate {e}|solve {e}|"
+            "find {e}")(rng).format(e=said)
     k = one("expression|expression|expr|formula|input|query|equation")(rng)
-    props = {k: prop(rng, "string", "The expression|Expression to evaluate|For example 2 + 3|The formula")}
+    props = {k: prop(rng, "string", "The expression|Expression to evaluate|For example 2 + 3|The "
+                                    "formula")}
     name = camel(rng, one("calculator|calculate|calc|evaluate|compute|eval_expression|math|"
                           "run_calculation")(rng))
     desc = one("Evaluates an arithmetic expression.|A calculator|Calculate an expression|"
@@ -246,7 +268,8 @@ def f_currency(rng):
             "exchange {x} {a} to {b}")(rng).format(x=x, a=a, b=b)
     name = camel(rng, one("convert_currency|currency_converter|exchange|convert_money|"
                           "exchange_rate|currency_convert")(rng))
-    desc = one("Converts money from one currency to another.|Currency conversion|Exchange money")(rng)
+    desc = one("Converts money from one currency to another.|Currency conversion|"
+               "Exchange money")(rng)
 
     def results(r):
         v = round(r.uniform(1, 9999), 2)
@@ -266,7 +289,8 @@ def f_time(rng):
     q = one("what time is it in {c}|what's the time in {c}|current time in {c}|time in {c}|"
             "tell me the time in {c}|how late is it in {c}|what is the local time in {c}|"
             "give me the time in {c}")(rng).format(c=c)
-    name = camel(rng, one("get_time|current_time|time_in_city|clock|get_local_time|world_clock")(rng))
+    name = camel(rng, one("get_time|current_time|time_in_city|clock|get_local_time|"
+                          "world_clock")(rng))
     desc = one("Get the time in a city.|Local time of a place|Returns the current time")(rng)
 
     def results(r):
@@ -312,7 +336,8 @@ def f_stock(rng):
     q = one("what is the price of {s}|what is the stock price of {s}|how is {s} doing|"
             "price of {s} stock|get the quote for {s}|what does {s} trade at|"
             "how much is one {s} share")(rng).format(s=s)
-    name = camel(rng, one("get_stock_price|stock_price|quote|get_quote|share_price|stock_quote")(rng))
+    name = camel(rng, one("get_stock_price|stock_price|quote|get_quote|share_price|"
+                          "stock_quote")(rng))
     desc = one("Get the price of a stock.|Stock quote|Returns the last price of a share")(rng)
 
     def results(r):
@@ -352,7 +377,8 @@ def f_timer(rng):
     if k == "duration":
         props[k]["description"] = f"Length in {unit}"
     q = one("set a timer for {n} {u}|start a timer of {n} {u}|timer for {n} {u}|"
-            "wake me in {n} {u}|set the timer to {n} {u}|count down {n} {u}")(rng).format(n=n, u=unit)
+            "wake me in {n} {u}|set the timer to {n} {u}|count down {n} {u}")(rng).format(n=n,
+                    u=unit)
     name = camel(rng, one("set_timer|start_timer|timer|countdown|create_timer")(rng))
     desc = one("Sets a timer.|Start a timer|A countdown timer")(rng)
 
@@ -368,7 +394,8 @@ def f_reminder(rng):
     t = rng.choice(TASKS)
     h = "%02d:%02d" % (rng.randrange(6, 23), rng.choice((0, 15, 30, 45)))
     kt, kh = rng.choice([("text", "time"), ("task", "time"), ("title", "at"), ("message", "when")])
-    props = {kt: prop(rng, "string", "What to do|The text"), kh: prop(rng, "string", "When|Time, HH:MM")}
+    props = {kt: prop(rng, "string", "What to do|The text"),
+             kh: prop(rng, "string", "When|Time, HH:MM")}
     q = one("remind me to {t} at {h}|set a reminder to {t} at {h}|at {h} remind me to {t}|"
             "add a reminder for {h}: {t}|create a reminder to {t} at {h}")(rng).format(t=t, h=h)
     name = camel(rng, one("create_reminder|set_reminder|add_reminder|remind|new_reminder")(rng))
@@ -384,8 +411,10 @@ def f_reminder(rng):
 
 def f_message(rng):
     p, t = rng.choice(PEOPLE), rng.choice(TASKS + PHRASES)
-    kp, kt = rng.choice([("to", "text"), ("recipient", "message"), ("name", "body"), ("to", "message")])
-    props = {kp: prop(rng, "string", "Who|Name of the person"), kt: prop(rng, "string", "The text|What to say")}
+    kp, kt = rng.choice([("to", "text"), ("recipient", "message"), ("name", "body"),
+                         ("to", "message")])
+    props = {kp: prop(rng, "string", "Who|Name of the person"),
+             kt: prop(rng, "string", "The text|What to say")}
     q = one('send "{t}" to {p}|send {p} the message "{t}"|text {p} "{t}"|write to {p}: "{t}"|'
             'tell {p} "{t}"')(rng).format(t=t, p=p)
     name = camel(rng, one("send_message|send_text|send_mail|message|send_sms|text_person")(rng))
@@ -395,7 +424,8 @@ def f_message(rng):
         return (shape(r, [r.choice([("sent", True), ("status", "sent"), ("ok", True)])]),
                 f'I sent "{t}" to {p}.', [t, p])
 
-    return Case("message", name, desc, props, [kp, kt], polite(rng, q), {kp: p, kt: t}, results, p + t)
+    return Case("message", name, desc, props, [kp, kt], polite(rng, q), {kp: p, kt: t}, results,
+                p + t)
 
 
 def f_music(rng):
@@ -436,7 +466,8 @@ def f_random(rng):
     a = rng.choice((0, 1, 1, 10, rng.randrange(0, 100)))
     b = a + rng.randrange(5, 1000)
     ka, kb = rng.choice([("min", "max"), ("low", "high"), ("from", "to"), ("start", "end")])
-    props = {ka: prop(rng, "integer", "Smallest|Lower end"), kb: prop(rng, "integer", "Largest|Upper end")}
+    props = {ka: prop(rng, "integer", "Smallest|Lower end"),
+             kb: prop(rng, "integer", "Largest|Upper end")}
     q = one("give me a random number between {a} and {b}|random number from {a} to {b}|"
             "pick a number between {a} and {b}|draw a number from {a} to {b}")(rng).format(a=a, b=b)
     name = camel(rng, one("random_number|get_random_number|random_int|draw_number")(rng))
@@ -454,7 +485,8 @@ def f_random(rng):
 
 def f_light(rng):
     room, state = rng.choice(ROOMS), rng.choice(["on", "off"])
-    kr, ks = rng.choice([("room", "state"), ("room", "switch"), ("place", "state"), ("where", "power")])
+    kr, ks = rng.choice([("room", "state"), ("room", "switch"), ("place", "state"),
+                         ("where", "power")])
     props = {kr: prop(rng, "string", "The room|Which room"),
              ks: prop(rng, "string", "On or off|New state", enum=["on", "off"])}
     q = one("turn {s} the light in the {r}|switch {s} the {r} light|turn the {r} light {s}|"
@@ -467,35 +499,44 @@ def f_light(rng):
         return (shape(r, [r.choice([("ok", True), ("state", state), ("status", "ok")])]),
                 f"The light in the {room} is now {state}.", [room, state])
 
-    return Case("light", name, desc, props, [kr, ks], polite(rng, q), {kr: room, ks: state}, results,
+    return Case("light", name, desc, props, [kr, ks], polite(rng, q), {kr: room, ks: state},
+                results,
                 room + state)
 
 
 def f_distance(rng):
     a, b = city(rng), city(rng)
-    ka, kb = rng.choice([("from", "to"), ("origin", "destination"), ("start", "end"), ("city_a", "city_b")])
-    props = {ka: prop(rng, "string", "First city|Where from"), kb: prop(rng, "string", "Second city|Where to")}
+    ka, kb = rng.choice([("from", "to"), ("origin", "destination"), ("start", "end"),
+                         ("city_a", "city_b")])
+    props = {ka: prop(rng, "string", "First city|Where from"),
+             kb: prop(rng, "string", "Second city|Where to")}
     q = one("how far is it from {a} to {b}|distance from {a} to {b}|"
             "what is the distance between {a} and {b}|how far is {b} from {a}|"
             "how many km from {a} to {b}")(rng).format(a=a, b=b)
-    name = camel(rng, one("get_distance|distance|route_length|measure_distance|distance_between")(rng))
-    desc = one("Distance between two cities.|Returns the distance of two places|How far apart places are")(rng)
+    name = camel(rng, one("get_distance|distance|route_length|measure_distance|"
+                          "distance_between")(rng))
+    desc = one("Distance between two cities.|Returns the distance of two places|How far apart "
+               "places are")(rng)
 
     def results(r):
         v = r.randrange(10, 12000)
         return (shape(r, [(one("km|distance_km|distance|kilometers")(r), v)]),
                 f"It is {v} km from {a} to {b}.", [str(v)])
 
-    return Case("distance", name, desc, props, [ka, kb], polite(rng, q), {ka: a, kb: b}, results, a + b)
+    return Case("distance", name, desc, props, [ka, kb], polite(rng, q), {ka: a, kb: b}, results,
+                a + b)
 
 
 def f_food(rng):
     c, f = city(rng), rng.choice(FOOD)
-    kc, kf = rng.choice([("city", "food"), ("location", "cuisine"), ("place", "dish"), ("city", "type")])
-    props = {kc: prop(rng, "string", "The city|Where"), kf: prop(rng, "string", "What to eat|Kind of food")}
+    kc, kf = rng.choice([("city", "food"), ("location", "cuisine"), ("place", "dish"),
+                         ("city", "type")])
+    props = {kc: prop(rng, "string", "The city|Where"),
+             kf: prop(rng, "string", "What to eat|Kind of food")}
     q = one("find {f} in {c}|where can I eat {f} in {c}|find a place for {f} in {c}|"
             "I want {f} in {c}|find restaurants with {f} in {c}")(rng).format(f=f, c=c)
-    name = camel(rng, one("find_restaurant|find_restaurants|restaurant_search|find_food|search_restaurants")(rng))
+    name = camel(rng, one("find_restaurant|find_restaurants|restaurant_search|find_food|"
+                          "search_restaurants")(rng))
     desc = one("Finds restaurants.|Restaurants in a city|Find a place to eat")(rng)
 
     def results(r):
@@ -518,7 +559,8 @@ def f_lookup(rng):
     q = one("show me {n} {v}|what is the status of {n} {v}|find {n} {v}|look up {n} {v}|"
             "get {n} {v}|where is {n} {v}|open {n} {v}|check {n} {v}|tell me about {n} {v}|"
             "I need the data of {n} {v}|is {n} {v} ready")(rng).format(n=n, v=v)
-    name = camel(rng, rng.choice(["get_", "find_", "fetch_", "lookup_", "show_", "read_", "load_"]) + n)
+    name = camel(rng, rng.choice(["get_", "find_", "fetch_", "lookup_", "show_", "read_",
+                                  "load_"]) + n)
     if rng.random() < 0.2:
         name = n + rng.choice(["_status", "_info", "_lookup", "_data"])
     desc = one(f"Looks up a {n}.|Get one {n}|Returns the {n} with this id|Data of a {n}")(rng)
@@ -539,7 +581,8 @@ def f_lookup(rng):
 
 FAMILIES = [(f_weather, 5), (f_calculator, 4), (f_currency, 2), (f_time, 2), (f_search, 2),
             (f_stock, 1), (f_translate, 1), (f_timer, 1), (f_reminder, 1), (f_message, 1),
-            (f_music, 1), (f_define, 1), (f_random, 1), (f_light, 1), (f_distance, 1), (f_food, 1), (f_noargs, 2),
+            (f_music, 1), (f_define, 1), (f_random, 1), (f_light, 1), (f_distance, 1), (f_food, 1),
+            (f_noargs, 2),
             (f_lookup, 5)]
 POOL = [f for f, w in FAMILIES for _ in range(w)]
 
@@ -552,7 +595,8 @@ def others(rng, case, n):
         if c.name not in names and (c.family not in fams or c.family == "lookup"):
             if c.family == "lookup" and case and c.name.split("_")[-1] in case.name:
                 continue
-            if {c.family} | fams >= {"search", "define"} or {c.family} | fams >= {"search", "lookup"}:
+            if {c.family} | fams >= {"search", "define"} or {c.family} | fams >= {"search",
+                    "lookup"}:
                 continue  # both could serve the same question
             out.append(c)
             names.add(c.name)
@@ -583,7 +627,8 @@ def result_work(case, values, effort):
         return f"Got: {v}."
     s = f"The tool {case.name} has answered. What matters: {v}. I tell the user."
     if effort == "high":
-        s += f" Check: the user asked with {', '.join(str(x) for x in case.args.values()) or 'nothing'}, and the tool gave {v}. Right."
+        asked = ", ".join(str(x) for x in case.args.values()) or "nothing"
+        s += f" Check: the user asked with {asked}, and the tool gave {v}. Right."
     return s
 
 

@@ -47,7 +47,8 @@ def main():
     ap.add_argument("--adam-only", action="store_true")
     ap.add_argument("--warmup", type=int, default=200)
     ap.add_argument("--decay", type=float, default=0.4, help="part of the time spent decaying")
-    ap.add_argument("--qat", type=float, default=0.6, help="part of the time after which QAT begins")
+    ap.add_argument("--qat", type=float, default=0.6,
+                    help="part of the time after which QAT begins")
     ap.add_argument("--balance", type=float, default=0.01)
     ap.add_argument("--eval-every", type=float, default=240, help="seconds")
     ap.add_argument("--save-every", type=float, default=420, help="seconds")
