@@ -81,9 +81,9 @@ MUST_USE status cli_find_model(const char *name, char *path, size_t cap, struct 
 MUST_USE status cli_open_model(struct conf *c, bool with_config, gloss_model **m, struct err *e);
 /* --model only when it was given, else *m = NULL: the compiled-in vocabulary. */
 MUST_USE status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e);
-/* n_ctx: most tokens of one request, 0 for the model's own. */
-MUST_USE status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, gloss_engine **g,
-                                struct err *e);
+/* n_ctx: most tokens of one request, 0 for the model's own; n_request: how many run at once. */
+MUST_USE status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request,
+                                gloss_engine **g, struct err *e);
 
 /* ---- input.c: what commands read ---- */
 
@@ -164,9 +164,18 @@ struct answer {
 void answer_init(struct answer *a);
 void answer_fini(struct answer *a);
 void answer_clear(struct answer *a);
-/* Runs one request to its end. E_CANCEL after a signal. */
-MUST_USE status answer_run(struct answer *a, gloss_model *m, gloss_engine *g, gloss_chat *chat,
-                           const struct gloss_params *p, const int32_t *ids, size_t n,
-                           struct err *e);
+/* A request under way and the conversation that its tokens belong to. */
+struct running {
+    gloss_chat *chat;
+    gloss_request *r;
+    const int32_t *ids; /* [n] the prompt, borrowed from chat */
+    size_t n;
+    uint64_t start_ns; /* when it was submitted */
+};
+MUST_USE status running_start(struct running *q, gloss_engine *g, const struct gloss_params *p,
+                              struct err *e);
+void running_end(struct running *q); /* stops and releases it; harmless when not started */
+/* Takes its tokens until the end. E_CANCEL after a signal. */
+MUST_USE status answer_take(struct answer *a, gloss_model *m, struct running *q, struct err *e);
 
 #endif

@@ -18,7 +18,6 @@ struct infer {
     struct conf *c;
     gloss_model *m;
     gloss_engine *g;
-    int n_ctx;                /* of the engine; 0 while there is none */
     struct buf schema, tools; /* JSON text, empty when absent */
     char day[16];
     const char *date;
@@ -243,8 +242,16 @@ static struct gloss_params params_of(const struct conf *c)
     return p;
 }
 
-/* An engine with room for `need` tokens, within --ctx-size and the model's context. */
-static status want_engine(struct infer *x, size_t need, struct err *e)
+static status open_model(struct infer *x, struct err *e)
+{
+    uint64_t start = clock_ns();
+    status st = cli_open_model(x->c, true, &x->m, e);
+    x->load_ms = clock_ms_since(start);
+    return st;
+}
+
+/* The engine, with room for `need` tokens within --ctx-size and the model's context. */
+static status open_engine(struct infer *x, size_t need, int n_request, struct err *e)
 {
     struct gloss_info info;
     gloss_model_info(x->m, &info);
@@ -252,26 +259,17 @@ static status want_engine(struct infer *x, size_t need, struct err *e)
     if (most > info.n_ctx)
         return err_set(e, E_LIMIT, "--ctx-size %d is more than the model's context of %d tokens",
                        most, info.n_ctx);
-    int n_ctx = need < (size_t)most ? (int)need : most;
-    if (x->g && n_ctx <= x->n_ctx)
-        return OK;
-    gloss_engine_free(x->g);
-    x->g = NULL;
     uint64_t start = clock_ns();
-    status st = cli_open_engine(x->c, x->m, n_ctx, &x->g, e);
+    status st =
+        cli_open_engine(x->c, x->m, need < (size_t)most ? (int)need : most, n_request, &x->g, e);
     x->load_ms += clock_ms_since(start);
-    x->n_ctx = n_ctx;
     return st;
 }
 
-/* Renders and runs one request. */
-static status run_request(struct infer *x, const struct buf *request, struct answer *a,
-                          struct err *e)
+/* The request's tokens, in q->ids. */
+static status render(const struct infer *x, const struct buf *request, struct running *q,
+                     struct err *e)
 {
-    status st = OK;
-    gloss_chat *chat = NULL;
-    const int32_t *ids = NULL;
-    size_t n = 0;
     struct gloss_chat_opts o = GLOSS_INIT(struct gloss_chat_opts);
     o.render_for = GLOSS_FOR_COMPLETION;
     o.drop = GLOSS_DROP_CLOSED_TURNS;
@@ -279,14 +277,11 @@ static status run_request(struct infer *x, const struct buf *request, struct ans
     o.date = x->date;
     o.schema = x->schema.n ? x->schema.p : NULL;
     o.parse_mode = GLOSS_PARSE_RECOVER;
-    TRY(gloss_chat_new(x->m, &o, &chat, pub(e)));
-    TRY(gloss_chat_load(chat, request->p, request->n, GLOSS_FORM_OPENAI, pub(e)));
-    TRY(gloss_chat_render(chat, &ids, &n, pub(e)));
-    struct gloss_params p = params_of(x->c);
-    TRY(want_engine(x, n + (size_t)p.max_tokens, e));
-    TRY(answer_run(a, x->m, x->g, chat, &p, ids, n, e));
+    status st = OK;
+    TRY(gloss_chat_new(x->m, &o, &q->chat, pub(e)));
+    TRY(gloss_chat_load(q->chat, request->p, request->n, GLOSS_FORM_OPENAI, pub(e)));
+    TRY(gloss_chat_render(q->chat, &q->ids, &q->n, pub(e)));
 out:
-    gloss_chat_free(chat);
     return st;
 }
 
@@ -486,14 +481,17 @@ static status answer_one(struct infer *x, struct answer *a, struct err *e)
     buf_init(&request, CLI_TEXT_MAX);
     buf_init(&json, CLI_ANSWER_MAX);
     char effort[16] = "";
+    struct running q = {0};
     status st = OK;
     TRY(read_request(x, &request, effort, e));
-    uint64_t start = clock_ns();
-    TRY(cli_open_model(x->c, true, &x->m, e));
-    x->load_ms = clock_ms_since(start);
+    TRY(open_model(x, e));
+    TRY(render(x, &request, &q, e));
+    struct gloss_params p = params_of(x->c);
+    TRY(open_engine(x, q.n + (size_t)p.max_tokens, 1, e));
     plan_display(x, a);
     cli_catch_signals();
-    st = run_request(x, &request, a, e);
+    TRY(running_start(&q, x->g, &p, e));
+    st = answer_take(a, x->m, &q, e);
     if (st < 0 && x->live && x->line_open) {
         out_puts("\n"); /* the error goes to a line of its own */
         out_flush();
@@ -512,6 +510,7 @@ static status answer_one(struct infer *x, struct answer *a, struct err *e)
         print_notes(x, a);
     }
 out:
+    running_end(&q);
     buf_fini(&json);
     buf_fini(&request);
     return st;
@@ -542,89 +541,166 @@ static void put_own_fields(struct buf *b, const struct json *root)
     }
 }
 
-/* One line of the batch into `out`. A failure of this line alone becomes its answer: st OK and
- * *failed; what concerns the whole run (memory, signals, devices) is returned. */
-static status answer_line(struct infer *x, struct answer *a, const char *line, size_t n,
-                          struct buf *out, bool *failed, struct err *e)
+/* A line of the batch, from reading to its answer. */
+struct job {
+    struct running q;
+    struct json *root;
+    char effort[16]; /* the line's own */
+    status st;       /* why it has no answer, else OK */
+    struct err e;
+};
+
+/* Jobs are answered in order, and up to n_slot of them are computed at once. */
+struct batch {
+    struct infer *x;
+    struct job *slot; /* [n_slot] a ring: job i is slot[i % n_slot] */
+    int n_slot;
+    size_t n_begun, n_done, n_failed;
+    struct file_new file; /* --output-path */
+    bool to_file;
+};
+
+static void job_end(struct job *j)
+{
+    running_end(&j->q);
+    json_free(j->root);
+    *j = (struct job){0};
+}
+
+/* Whether a failure concerns its line alone, and the others still run. */
+static bool is_line_failure(status st)
+{
+    return st == E_INPUT || st == E_LIMIT || st == E_NUMERIC;
+}
+
+/* Reads and renders a line. */
+static status job_read(const struct infer *x, struct job *j, const char *line, size_t n)
 {
     struct buf request;
     buf_init(&request, CLI_TEXT_MAX);
-    struct json *root = NULL;
-    char effort[16] = "";
-    buf_clear(out);
-    buf_putc(out, '{');
-    status st = json_parse(line, n, &json_limits_file, &root, e);
-    if (st == OK) {
-        put_own_fields(out, root);
-        const struct json *own = json_get(root, "reasoning_effort");
-        if (json_kind(own) == J_STR)
-            snprintf(effort, sizeof effort, "%s", json_str(own, NULL));
-        st = request_from_json(x, root, "line", &request, e);
-    }
-    if (st == OK)
-        st = buf_status(&request);
-    if (st == OK)
-        st = run_request(x, &request, a, e);
-    if (st == OK)
-        put_members(out, x, a, effort_name(x, effort));
-    *failed = st == E_INPUT || st == E_LIMIT || st == E_NUMERIC;
-    if (*failed) {
-        buf_puts(out, "\"error\":{\"message\":");
-        json_quote(out, e->msg, strlen(e->msg));
-        buf_putc(out, '}');
-        st = OK;
-    }
-    buf_puts(out, "}\n");
-    json_free(root);
+    status st = OK;
+    TRY(json_parse(line, n, &json_limits_file, &j->root, &j->e));
+    const struct json *own = json_get(j->root, "reasoning_effort");
+    if (json_kind(own) == J_STR)
+        snprintf(j->effort, sizeof j->effort, "%s", json_str(own, NULL));
+    TRY(request_from_json(x, j->root, "line", &request, &j->e));
+    TRY(buf_status(&request));
+    TRY(render(x, &request, &j->q, &j->e));
+out:
     buf_fini(&request);
-    return st < 0 ? st : buf_status(out);
+    j->st = st;
+    return st;
+}
+
+/* The longest prompt of all lines, in tokens. What is wrong with a line is told later. */
+static status longest_prompt(const struct infer *x, const struct buf *in, size_t *longest)
+{
+    const char *p = in->p, *line;
+    size_t n;
+    *longest = 0;
+    while (input_line(&p, in->p + in->n, &line, &n)) {
+        struct job j = {0};
+        status st = job_read(x, &j, line, n);
+        if (st == OK && j.q.n > *longest)
+            *longest = j.q.n;
+        job_end(&j);
+        if (st < 0 && !is_line_failure(st))
+            return st;
+    }
+    return OK;
+}
+
+/* Waits for the oldest job and writes its line. */
+static status batch_finish_one(struct batch *b, struct answer *a, struct err *e)
+{
+    struct infer *x = b->x;
+    struct job *j = &b->slot[b->n_done % (size_t)b->n_slot];
+    struct buf out;
+    buf_init(&out, CLI_ANSWER_MAX);
+    answer_clear(a);
+    if (j->st == OK)
+        j->st = answer_take(a, x->m, &j->q, &j->e);
+    status st = is_line_failure(j->st) ? OK : j->st;
+    if (st < 0) {
+        *e = j->e;
+        goto out;
+    }
+    buf_putc(&out, '{');
+    put_own_fields(&out, j->root);
+    if (j->st == OK) {
+        put_members(&out, x, a, effort_name(x, j->effort));
+    } else {
+        buf_puts(&out, "\"error\":{\"message\":");
+        json_quote(&out, j->e.msg, strlen(j->e.msg));
+        buf_putc(&out, '}');
+    }
+    buf_puts(&out, "}\n");
+    if (conf_on(x->c, "verbose"))
+        out_note(x->c, "line %zu: %s", b->n_done + 1, j->st == OK ? a->finish : j->e.msg);
+    b->n_done++;
+    b->n_failed += j->st < 0;
+    if (!b->to_file)
+        TRY(out_buf(&out, e));
+    else if (buf_status(&out) == OK)
+        file_write(&b->file, out.p, out.n);
+    else
+        st = err_set(e, buf_status(&out), "an answer does not fit into memory");
+out:
+    job_end(j);
+    buf_fini(&out);
+    return st;
+}
+
+/* All lines through the ring. */
+static status batch_run(struct batch *b, struct answer *a, const struct buf *in, struct err *e)
+{
+    const struct gloss_params params = params_of(b->x->c);
+    const char *p = in->p, *line;
+    size_t n;
+    status st = OK;
+    while (input_line(&p, in->p + in->n, &line, &n)) {
+        if (b->n_begun - b->n_done == (size_t)b->n_slot)
+            TRY(batch_finish_one(b, a, e));
+        struct job *j = &b->slot[b->n_begun++ % (size_t)b->n_slot];
+        if (job_read(b->x, j, line, n) == OK)
+            j->st = running_start(&j->q, b->x->g, &params, &j->e);
+    }
+    while (b->n_done < b->n_begun)
+        TRY(batch_finish_one(b, a, e));
+out:
+    return st;
 }
 
 static status answer_batch(struct infer *x, struct answer *a, struct err *e)
 {
     const char *to = conf_str(x->c, "output-path");
-    struct buf in, out;
+    struct batch b = {.x = x, .n_slot = (int)conf_int(x->c, "parallel"), .to_file = to != NULL};
+    struct buf in;
     buf_init(&in, CLI_TEXT_MAX);
-    buf_init(&out, CLI_ANSWER_MAX);
-    struct file_new file = {0};
-    size_t n_line = 0, n_failed = 0;
+    size_t longest;
     status st = OK;
     TRY(input_file(conf_str(x->c, "input-path"), &in, e));
-    uint64_t start = clock_ns();
-    TRY(cli_open_model(x->c, true, &x->m, e));
-    x->load_ms = clock_ms_since(start);
+    TRY(open_model(x, e));
+    TRY(longest_prompt(x, &in, &longest));
+    TRY(open_engine(x, longest + (size_t)conf_int(x->c, "max-tokens"), b.n_slot, e));
+    b.slot = mem_calloc((size_t)b.n_slot, sizeof *b.slot);
+    if (!b.slot)
+        TRY(E_NOMEM);
     if (to)
-        TRY(file_begin(&file, to, e));
+        TRY(file_begin(&b.file, to, e));
     cli_catch_signals();
-    const char *p = in.p, *line;
-    size_t n;
-    while (input_line(&p, in.p + in.n, &line, &n)) {
-        bool failed = false;
-        struct err le = {0};
-        answer_clear(a);
-        st = answer_line(x, a, line, n, &out, &failed, &le);
-        if (st < 0) {
-            *e = le;
-            goto out;
-        }
-        if (to)
-            file_write(&file, out.p, out.n);
-        else
-            out_put(out.p, out.n);
-        n_line++;
-        n_failed += failed;
-        if (conf_on(x->c, "verbose"))
-            out_note(x->c, "line %zu: %s", n_line, failed ? le.msg : a->finish);
-    }
+    TRY(batch_run(&b, a, &in, e));
     if (to)
-        TRY(file_commit(&file, e));
-    if (n_failed)
-        st = err_set(e, E_INPUT, "%zu of %zu conversations failed; their lines tell why", n_failed,
-                     n_line);
+        TRY(file_commit(&b.file, e));
+    if (b.n_failed)
+        st = err_set(e, E_INPUT, "%zu of %zu conversations failed; their lines tell why",
+                     b.n_failed, b.n_done);
 out:
     if (to)
-        file_abort(&file);
-    buf_fini(&out);
+        file_abort(&b.file);
+    for (int i = 0; b.slot && i < b.n_slot; i++)
+        job_end(&b.slot[i]);
+    mem_free(b.slot);
     buf_fini(&in);
     return st;
 }

@@ -205,60 +205,72 @@ static void take_times(struct answer *a, uint64_t start, uint64_t first, uint64_
     a->decode_per_s = decode_s > 0 ? (double)(a->n_completion - 1) / decode_s : 0;
 }
 
-status answer_run(struct answer *a, gloss_model *m, gloss_engine *g, gloss_chat *chat,
-                  const struct gloss_params *p, const int32_t *ids, size_t n, struct err *e)
+status running_start(struct running *q, gloss_engine *g, const struct gloss_params *p,
+                     struct err *e)
+{
+    q->start_ns = clock_ns();
+    return gloss_submit(g, q->ids, q->n, p, &q->r, pub(e));
+}
+
+void running_end(struct running *q)
+{
+    if (q->r)
+        gloss_cancel(q->r);
+    gloss_request_free(q->r);
+    gloss_chat_free(q->chat);
+    *q = (struct running){0};
+}
+
+/* The next event that is there; E_CANCEL after a signal. */
+static status next_event(struct running *q, struct gloss_event *ev, struct err *e)
+{
+    for (;;) {
+        status st = gloss_next(q->r, ev, POLL_MS);
+        if (cli_stopped())
+            return cli_check_stop(e);
+        if (st == GLOSS_E_BUSY) /* nothing arrived yet */
+            continue;
+        return st < 0 ? err_set(e, st, "the request ended early: %s", err_name(st)) : OK;
+    }
+}
+
+status answer_take(struct answer *a, gloss_model *m, struct running *q, struct err *e)
 {
     status st = OK;
-    gloss_request *r = NULL;
-    uint64_t start = clock_ns(), first = 0, last = 0;
+    uint64_t first = 0, last = 0;
     bool stopped = false;
     struct gloss_delta d = {0};
-    a->n_prompt = (int64_t)n;
+    struct gloss_event ev = {0};
+    a->n_prompt = (int64_t)q->n;
     a->n_stop_max = 0;
     for (int i = 0; i < a->n_stop; i++)
         a->n_stop_max = strlen(a->stop[i]) > a->n_stop_max ? strlen(a->stop[i]) : a->n_stop_max;
-    TRY(gloss_submit(g, ids, n, p, &r, pub(e)));
-    while (!stopped) {
-        struct gloss_event ev = {0};
-        st = gloss_next(r, &ev, POLL_MS);
-        if (cli_stopped()) {
-            gloss_cancel(r);
-            st = cli_check_stop(e);
-            goto out;
-        }
-        if (st == GLOSS_E_BUSY) /* nothing arrived yet */
-            continue;
-        if (st < 0) {
-            err_set(e, st, "the request ended early: %s", err_name(st));
-            goto out;
-        }
-        if (ev.kind == GLOSS_EV_TOKEN) {
-            last = ev.t_ns;
-            first = first ? first : last;
-            TRY(take_token(a, m, chat, ev.token, &stopped, e));
-            continue;
-        }
+    for (;;) {
+        TRY(next_event(q, &ev, e));
+        if (ev.kind == GLOSS_EV_FINISH)
+            break;
+        last = ev.t_ns;
+        first = first ? first : last;
+        TRY(take_token(a, m, q->chat, ev.token, &stopped, e));
+        if (stopped)
+            break;
+    }
+    take_times(a, q->start_ns, first, last);
+    if (!stopped) {
         if (ev.finish == GLOSS_FINISH_ERROR) {
             st = err_set(e, ev.err.code < 0 ? ev.err.code : E_BUG, "%s", ev.err.msg);
             goto out;
         }
         a->finish = ev.finish == GLOSS_FINISH_LENGTH ? "length" : "stop";
-        break;
-    }
-    if (stopped) {
-        gloss_cancel(r);
-    } else {
-        TRY(gloss_chat_finish(chat, &d, pub(e)));
+        TRY(gloss_chat_finish(q->chat, &d, pub(e)));
         if (add_delta(a, &d))
             a->finish = "stop";
         show_response(a, a->response.n);
-        TRY(collect_calls(a, chat, e));
+        TRY(collect_calls(a, q->chat, e));
         if (a->n_call && strcmp(a->finish, "stop") == 0)
             a->finish = "tool_calls";
     }
-    take_times(a, start, first, last);
     st = check_buffers(a, e);
 out:
-    gloss_request_free(r);
     return st;
 }

@@ -58,34 +58,15 @@ status input_ids(const char *text, size_t n, const char *what, int32_t **ids, si
     return st;
 }
 
-/* Length of the character at s by RFC 3629, or 0. */
-static size_t utf8_length(const unsigned char *s, size_t n)
-{
-    size_t len = s[0] < 0x80   ? 1
-                 : s[0] < 0xc2 ? 0
-                 : s[0] < 0xe0 ? 2
-                 : s[0] < 0xf0 ? 3
-                 : s[0] < 0xf5 ? 4
-                               : 0;
-    if (len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool outside = (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf4 && s[1] >= 0x90);
-    return overlong || outside ? 0 : len;
-}
-
 status input_utf8(const char *s, size_t n, const char *what, struct err *e)
 {
-    for (size_t i = 0; i < n;) {
-        size_t len = utf8_length((const unsigned char *)s + i, n - i);
-        if (!len)
-            return err_set(e, E_INPUT, "%s: invalid UTF-8 at byte %zu", what, i);
-        i += len;
-    }
-    return OK;
+    /* the encoder is what checks text; inside the request's JSON its offset would mean nothing */
+    struct err why = {0};
+    int32_t *ids;
+    size_t n_ids;
+    status st = gloss_encode(NULL, s, n, GLOSS_SPECIAL_TEXT, &ids, &n_ids, pub(&why));
+    gloss_free(ids);
+    return st < 0 ? err_set(e, st, "%s: %.200s", what, why.msg) : OK;
 }
 
 void input_args(const struct conf *c, struct buf *b)

@@ -164,7 +164,8 @@ status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e)
     return name ? open_named(c, name, false, false, m, e) : OK;
 }
 
-status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, gloss_engine **g, struct err *e)
+status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request, gloss_engine **g,
+                       struct err *e)
 {
     *g = NULL;
     const char *device = conf_str(c, "device");
@@ -175,5 +176,6 @@ status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, gloss_engine *
     o.arith = strcmp(conf_str(c, "arith"), "f32") == 0 ? GLOSS_ARITH_F32 : GLOSS_ARITH_BF16;
     o.n_thread = (int)conf_int(c, "threads");
     o.n_ctx = n_ctx;
+    o.max_requests = n_request;
     return gloss_engine_new(m, &o, g, pub(e));
 }

@@ -49,6 +49,8 @@ static const struct conf_opt options[] = {
      .help = "answer every conversation of a JSON Lines file ('-' is standard input)"},
     {"output-path", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
      .help = "write the answers of --input-path to FILE, a line each; else standard output"},
+    {"parallel", NULL, 0, CONF_INT, "N", 1, 256, .def = "4", .cmds = BIT(CMD_INFER),
+     .help = "conversations of --input-path computed at once; the answers do not depend on it"},
 
     /* tokenize */
     {"decode", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_TOKENIZE),
