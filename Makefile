@@ -30,6 +30,8 @@ FLAGS_kern_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_kern_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
                      -mavx512bf16 -mfma -mf16c
 FLAGS_kern_neon   := -O3 -march=armv8-a
+# Its loops over the vocabulary are written for the vectoriser.
+FLAGS_sample := -O3 -fno-trapping-math
 
 LIB_SRC  := $(filter-out src/cpu/kern_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
               src/ref/*.c src/cpu/*.c src/engine/*.c src/*.c)) \

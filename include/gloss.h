@@ -165,7 +165,14 @@ GLOSS_API int gloss_chat_messages(const gloss_chat *);
 GLOSS_API gloss_status gloss_chat_message(gloss_chat *, int i, struct gloss_message *,
                                           struct gloss_err *);
 
-/* ---- generation ---- */
+/* ---- generation ----
+ *
+ * An engine has one thread of its own, which batches all requests: a row for every sequence that is
+ * generating, prompts in chunks beside them. Submitting, reading, cancelling and freeing never wait
+ * for a step, and may happen on any thread (a request: one at a time). A request's tokens depend
+ * on nothing but the model, its tokens and its parameters: not on its company, not on chunks,
+ * cache hits or preemptions. docs/engine.md says how.
+ */
 
 typedef struct gloss_engine gloss_engine;
 typedef struct gloss_request gloss_request;
@@ -178,11 +185,21 @@ struct gloss_engine_opts {
     int arith;          /* GLOSS_ARITH_ */
     int n_thread;       /* 0: the processors this process may use */
     int n_ctx;          /* most tokens of one request, prompt included; 0: the model's */
-    int max_requests;   /* running at once; 0: 1 */
-    int chunk;          /* most prompt tokens per step; 0: a default */
+    int max_requests;   /* sequences running at once; 0: 1 */
+    int chunk;          /* most prompt tokens per step; 0: 256 */
+    int max_queue;      /* requests waiting beyond max_requests, more are GLOSS_E_BUSY; 0: 1024 */
+    int no_prefix_cache;
+    /* Bytes of the key/value cache. 0: what max_requests contexts need, or nine tenths of what the
+     * machine has available beside the weights, if that is less. gloss_engine_stats tells what came
+     * of it: pages, bytes, and the longest request that fits. */
+    uint64_t memory_bytes;
+    /* JSON Lines that replace the model's output, for tests (docs/engine.md); NULL: the model. */
+    const char *script;
+    size_t n_script;
 };
 GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_engine_opts *,
                                         gloss_engine **, struct gloss_err *);
+/* After all its requests were freed. */
 GLOSS_API void gloss_engine_free(gloss_engine *);
 
 struct gloss_params {
@@ -190,36 +207,107 @@ struct gloss_params {
     int max_tokens;       /* 0: up to the context's end */
     float temperature;    /* 0: greedy */
     float top_p, min_p;   /* 0: off */
-    int top_k;            /* 0: off */
+    int top_k;            /* 0: off; filters apply in the order top_k, top_p, min_p */
     uint64_t seed;        /* 0: from the operating system */
     int reasoning_budget; /* most analysis tokens; 0: no bound */
     int ignore_eos;
     int plain; /* not a harmony stream: the budget and its markers do not apply */
+    int n;     /* choices from one prompt, which is computed once; 0: 1; at most 128 */
+
+    float presence_penalty, frequency_penalty; /* -2 to 2, over generated tokens; 0: off */
+    float repetition_penalty;                  /* over prompt and generated tokens; 0 or 1: off */
+    const int32_t *bias_ids;                   /* [n_bias] tokens whose logits are changed ... */
+    const float *bias;                         /* [n_bias] ... by so much */
+    int n_bias;
+
+    int n_top;           /* likeliest tokens reported beside each; at most 20 */
+    int no_logprobs;     /* spares a pass over the vocabulary; event.logprob is NaN */
+    int prompt_logprobs; /* GLOSS_EV_PROMPT for every prompt token first */
+
+    /* Stop texts, found over token borders in the text a client sees: the final channel and
+     * commentary to the user, never analysis or tool arguments. */
+    const char *const *stop; /* [n_stop] at most 64 of at most 1024 bytes */
+    int n_stop;
+    const int32_t *stop_ids; /* [n_stop_ids] end the answer; delivered as its last token */
+    int n_stop_ids;
+    int min_tokens; /* no end before so many tokens: end tokens can't be sampled */
+
+    uint64_t tenant;      /* prefix caches are never shared between tenants; service is fair */
+    int priority;         /* higher goes first */
+    uint64_t deadline_ms; /* from now; then GLOSS_FINISH_ERROR with GLOSS_E_CANCEL; 0: none */
 };
 
-enum { GLOSS_EV_TOKEN, GLOSS_EV_FINISH };
+enum { GLOSS_EV_TOKEN, GLOSS_EV_FINISH, GLOSS_EV_PROMPT };
 enum { GLOSS_FINISH_STOP, GLOSS_FINISH_CALL, GLOSS_FINISH_LENGTH, GLOSS_FINISH_ERROR };
 
 struct gloss_event {
     int kind;
     int32_t token; /* GLOSS_EV_TOKEN; stop tokens are delivered too, before the finish */
-    float logprob; /* of the token under the model's own distribution (temperature 1) */
+    float logprob; /* of the token under the model's own distribution (temperature 1), or NaN */
     int finish;    /* GLOSS_EV_FINISH: GLOSS_FINISH_ */
     struct gloss_err err;
     uint64_t t_ns; /* monotonic clock */
+    int index;     /* choice; every choice has a GLOSS_EV_FINISH of its own */
+    /* Bytes at the end of the token's text, as gloss_chat_feed returns it in recover mode, that
+     * belong to a stop text and are not part of the answer. */
+    int n_hide;
+    int i_stop; /* GLOSS_EV_FINISH: the stop text that was met, or -1 */
+    int n_top;
+    const int32_t *top_ids;    /* [n_top] likeliest first; valid until the next gloss_next */
+    const float *top_logprobs; /* [n_top] */
+    int n_reused, n_computed;  /* GLOSS_EV_FINISH: prompt tokens from the cache, and computed */
 };
 
-/* E_LIMIT with both numbers when the prompt doesn't fit the context. */
+/* Copies all that the parameters point to. GLOSS_E_LIMIT with both numbers when the prompt doesn't
+ * fit the context, GLOSS_E_INPUT naming the parameter out of range, GLOSS_E_BUSY when the queue is
+ * full or the engine drains. */
 GLOSS_API gloss_status gloss_submit(gloss_engine *, const int32_t *ids, size_t n,
                                     const struct gloss_params *, gloss_request **,
                                     struct gloss_err *);
-/* The next event; timeout_ms < 0 waits. After GLOSS_EV_FINISH: GLOSS_E_STATE. */
+/* The next event; timeout_ms < 0 waits, else GLOSS_E_BUSY when the time is over. When every choice
+ * has finished: GLOSS_E_STATE. A reader may be 256 tokens late; then its sequence pauses until it
+ * reads on, and nobody else waits. */
 GLOSS_API gloss_status gloss_next(gloss_request *, struct gloss_event *, int timeout_ms);
+/* The request ends within one step. Any thread. */
 GLOSS_API void gloss_cancel(gloss_request *);
+/* Cancels what still runs. Does not wait. */
 GLOSS_API void gloss_request_free(gloss_request *);
 
+/* For one thread that reads many requests. The descriptor is readable (poll, epoll) while
+ * gloss_engine_ready has something to say; it belongs to the engine. -1: the system has none left.
+ */
+GLOSS_API int gloss_engine_fd(gloss_engine *);
+/* Requests that got events since they were last named here, at most cap; the number of them. Read
+ * each with timeout 0 until GLOSS_E_BUSY. */
+GLOSS_API int gloss_engine_ready(gloss_engine *, gloss_request **, int cap);
+
+/* Takes no new requests and waits until the others have finished, by their readers or by
+ * gloss_cancel. GLOSS_E_BUSY when timeout_ms (negative: none) passed before. */
+GLOSS_API gloss_status gloss_engine_drain(gloss_engine *, int timeout_ms);
+
+struct gloss_stats {
+    size_t size;
+    int n_running, n_waiting; /* sequences with and without pages */
+    int page_tokens;
+    int n_ctx;                                   /* longest request that fits */
+    int pages_full, pages_window;                /* of the full and the sliding layers */
+    int free_full, free_window;                  /* nobody's */
+    int cached_full, cached_window;              /* kept by the prefix cache, in use or not */
+    uint64_t page_bytes_full, page_bytes_window; /* of one page */
+    uint64_t n_step, n_row, step_ns;             /* steps, their rows, time spent in the backend */
+    uint64_t n_submitted;                        /* requests */
+    uint64_t n_finished, n_cancelled, n_failed;  /* choices */
+    uint64_t prompt_tokens, prompt_reused;       /* of ended choices */
+    uint64_t computed_tokens;                    /* rows, prompts and generated */
+    uint64_t generated_tokens;                   /* of ended choices */
+    uint64_t n_preempt, n_evict, n_evict_window; /* pages evicted from the prefix cache */
+};
+/* As of the last step. size must be set. */
+GLOSS_API void gloss_engine_stats(gloss_engine *, struct gloss_stats *);
+
 /* Logits [n, n_vocab] of every position (last_only: [1, n_vocab]); reference: by the plain forward.
- * Each row is handed to `row` as it is ready; a non-zero return stops with that code. */
+ * Each row is handed to `row` as it is ready; a non-zero return stops with that code. Runs beside
+ * the engine's requests. */
 GLOSS_API gloss_status gloss_logits(gloss_engine *, const int32_t *ids, size_t n, int last_only,
                                     int reference,
                                     gloss_status (*row)(void *ctx, const float *logits,

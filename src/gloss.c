@@ -497,7 +497,14 @@ struct gloss_request {
 
 /* Prompt rows of one step: enough for full matrix tiles, few enough that decoding rows beside them
  * wait little. */
-enum { DEFAULT_CHUNK = 256 };
+enum { DEFAULT_CHUNK = 256, DEFAULT_QUEUE = 1024, MOST_CHUNK = 1 << 16, MOST_QUEUE = 1 << 20 };
+
+static status check_count(const char *name, int v, int most, struct err *e)
+{
+    return v >= 0 && v <= most
+               ? OK
+               : err_param(e, E_INPUT, name, "%s is %d: must be 0 to %d", name, v, most);
+}
 
 gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_opts *opts,
                               gloss_engine **out, struct gloss_err *ge)
@@ -510,6 +517,9 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     if (o.device && strcmp(o.device, "auto") != 0 && strcmp(o.device, "cpu") != 0)
         TRY(err_param(&e, E_DEVICE, "device", "device '%s': this build has the CPU backend alone",
                       o.device));
+    TRY(check_count("max_requests", o.max_requests, 1 << 16, &e));
+    TRY(check_count("chunk", o.chunk, MOST_CHUNK, &e));
+    TRY(check_count("max_queue", o.max_queue, MOST_QUEUE, &e));
     g = mem_calloc(1, sizeof *g);
     if (!g)
         TRY(E_NOMEM);
@@ -525,7 +535,12 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
         .n_thread = o.n_thread,
         .n_ctx = o.n_ctx > 0 ? o.n_ctx : most,
         .max_requests = max_int(o.max_requests, 1),
+        .max_queue = o.max_queue > 0 ? o.max_queue : DEFAULT_QUEUE,
         .chunk = o.chunk > 0 ? o.chunk : DEFAULT_CHUNK,
+        .memory_bytes = o.memory_bytes,
+        .no_prefix_cache = o.no_prefix_cache,
+        .script = o.script,
+        .n_script = o.n_script,
     };
     TRY(engine_open(&eo, &g->engine, &e));
 out:
@@ -548,14 +563,32 @@ static struct request_params params_of(const struct gloss_params *p)
 {
     return (struct request_params){
         .max_tok = p->max_tokens,
+        .n = p->n,
         .sample = {.temperature = p->temperature,
                    .top_p = p->top_p,
                    .min_p = p->min_p,
                    .top_k = p->top_k,
-                   .seed = p->seed ? p->seed : rng_os_seed()},
+                   .seed = p->seed ? p->seed : rng_os_seed(),
+                   .presence = p->presence_penalty,
+                   .frequency = p->frequency_penalty,
+                   .repetition = p->repetition_penalty,
+                   .bias_id = p->bias_ids,
+                   .bias = p->bias,
+                   .n_bias = p->n_bias},
+        .n_top = p->n_top,
+        .no_logprob = p->no_logprobs,
+        .prompt_logprob = p->prompt_logprobs,
         .reasoning_budget = p->reasoning_budget,
+        .min_tok = p->min_tokens,
+        .stop = p->stop,
+        .n_stop = p->n_stop,
+        .stop_id = p->stop_ids,
+        .n_stop_id = p->n_stop_ids,
         .ignore_eos = p->ignore_eos,
         .plain = p->plain,
+        .tenant = p->tenant,
+        .priority = p->priority,
+        .deadline_ms = p->deadline_ms,
     };
 }
 
@@ -570,6 +603,7 @@ gloss_status gloss_submit(gloss_engine *g, const int32_t *ids, size_t n,
     if (!r)
         return done(E_NOMEM, &e, ge);
     struct request_params rp = params_of(&p);
+    rp.owner = r;
     status st = request_new(g->engine, ids, n, &rp, &r->request, &e);
     if (st < 0)
         mem_free(r);
@@ -586,16 +620,29 @@ gloss_status gloss_next(gloss_request *r, struct gloss_event *to, int timeout_ms
         [FINISH_LENGTH] = GLOSS_FINISH_LENGTH,
         [FINISH_ERROR] = GLOSS_FINISH_ERROR,
     };
+    static const int kind[] = {
+        [EVENT_TOKEN] = GLOSS_EV_TOKEN,
+        [EVENT_PROMPT] = GLOSS_EV_PROMPT,
+        [EVENT_FINISH] = GLOSS_EV_FINISH,
+    };
     struct event ev;
     status st = request_next(r->request, &ev, timeout_ms);
     if (st < 0)
         return st;
     *to = (struct gloss_event){
-        .kind = ev.is_finish ? GLOSS_EV_FINISH : GLOSS_EV_TOKEN,
+        .kind = kind[ev.kind],
         .token = ev.token,
         .logprob = ev.logprob,
-        .finish = ev.is_finish ? finish[ev.finish] : 0,
+        .finish = ev.kind == EVENT_FINISH ? finish[ev.finish] : 0,
         .t_ns = ev.t_ns,
+        .index = ev.index,
+        .n_hide = ev.n_hide,
+        .i_stop = ev.i_stop,
+        .n_top = ev.n_top,
+        .top_ids = ev.top_id,
+        .top_logprobs = ev.top_logprob,
+        .n_reused = ev.n_reused,
+        .n_computed = ev.n_computed,
     };
     put_err(&to->err, &ev.err);
     return OK;
@@ -612,6 +659,65 @@ void gloss_request_free(gloss_request *r)
         return;
     request_free(r->request);
     mem_free(r);
+}
+
+int gloss_engine_fd(gloss_engine *g)
+{
+    return engine_fd(g->engine);
+}
+
+int gloss_engine_ready(gloss_engine *g, gloss_request **r, int cap)
+{
+    enum { AT_ONCE = 64 };
+    void *owner[AT_ONCE];
+    int n = 0;
+    for (int got = AT_ONCE; got == AT_ONCE && n < cap;) {
+        got = engine_ready(g->engine, owner, min_int(AT_ONCE, cap - n));
+        for (int i = 0; i < got; i++)
+            r[n++] = owner[i];
+    }
+    return n;
+}
+
+gloss_status gloss_engine_drain(gloss_engine *g, int timeout_ms)
+{
+    return engine_drain(g->engine, timeout_ms);
+}
+
+void gloss_engine_stats(gloss_engine *g, struct gloss_stats *to)
+{
+    struct engine_stats s;
+    engine_stats(g->engine, &s);
+    struct gloss_stats full = {
+        .size = to->size,
+        .n_running = s.n_running,
+        .n_waiting = s.n_waiting,
+        .page_tokens = s.page_tok,
+        .n_ctx = s.n_ctx,
+        .pages_full = s.pages_full,
+        .pages_window = s.pages_window,
+        .free_full = s.free_full,
+        .free_window = s.free_window,
+        .cached_full = s.cached_full,
+        .cached_window = s.cached_window,
+        .page_bytes_full = s.page_bytes_full,
+        .page_bytes_window = s.page_bytes_window,
+        .n_step = s.n_step,
+        .n_row = s.n_row,
+        .step_ns = s.step_ns,
+        .n_submitted = s.n_submitted,
+        .n_finished = s.n_finished,
+        .n_cancelled = s.n_cancelled,
+        .n_failed = s.n_failed,
+        .prompt_tokens = s.prompt_tok,
+        .prompt_reused = s.prompt_reused,
+        .computed_tokens = s.computed_tok,
+        .generated_tokens = s.generated_tok,
+        .n_preempt = s.n_preempt,
+        .n_evict = s.n_evict,
+        .n_evict_window = s.n_evict_window,
+    };
+    memcpy(to, &full, to->size < sizeof full ? to->size : sizeof full);
 }
 
 /* ---- logits and scores ---- */

@@ -723,6 +723,16 @@ static void cpu_page_bytes(const struct backend *base, int page_tok, size_t *ful
     *window = page_bytes(c, c->window.n_layer, page_tok);
 }
 
+static void cpu_kv_copy(struct backend *base, const struct page_pair *pair, int n)
+{
+    struct cpu *c = (struct cpu *)base;
+    for (int i = 0; i < n; i++) {
+        const struct kv_pool *kv = pair[i].window ? &c->window : &c->full;
+        memcpy(kv->p + (size_t)pair[i].to * kv->page_bytes,
+               kv->p + (size_t)pair[i].from * kv->page_bytes, kv->page_bytes);
+    }
+}
+
 static status pool_init(struct kv_pool *kv, size_t bytes, int n_page, const char *what,
                         struct err *e)
 {
@@ -819,6 +829,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .close = cpu_close,
                                .kv_init = cpu_kv_init,
                                .kv_page_bytes = cpu_page_bytes,
+                               .kv_copy = cpu_kv_copy,
                                .step = cpu_step};
     c->w = w;
     c->arith = opts->arith;

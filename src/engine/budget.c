@@ -34,21 +34,22 @@ void budget_close(struct budget *b)
     *b = (struct budget){0};
 }
 
-void budget_feed(struct budget *b, int32_t id)
+status budget_feed(struct budget *b, int32_t id)
 {
     if (!b->parser)
-        return;
+        return OK;
     struct harmony_delta d;
     struct harmony_message m;
     struct str text;
-    /* Recover mode fails only at its memory bound; the budget then stops counting. */
-    if (harmony_feed(b->parser, id, &d, NULL) < 0 || b->i_forced < b->n_forced)
-        return;
+    status st = harmony_feed(b->parser, id, &d, NULL);
+    if (st < 0 || b->i_forced < b->n_forced)
+        return st;
     if (!harmony_current(b->parser, &m, &text) || m.channel.n != 8 ||
         memcmp(m.channel.p, "analysis", 8) != 0)
-        return;
+        return OK;
     if (b->left-- == 0)
         b->i_forced = 0;
+    return OK;
 }
 
 int32_t budget_next(struct budget *b)

@@ -19,8 +19,8 @@ struct budget {
 MUST_USE status budget_open(struct budget *b, const struct vocab *v, int max_tok, struct err *e);
 void budget_close(struct budget *b);
 
-/* Tells the budget which token the stream got. */
-void budget_feed(struct budget *b, int32_t id);
+/* Tells the budget which token the stream got. Fails only for lack of memory. */
+MUST_USE status budget_feed(struct budget *b, int32_t id);
 /* The token that must come next, or -1 when the model decides. */
 int32_t budget_next(struct budget *b);
 

@@ -1,65 +1,655 @@
-/* The step loop. Invariants, all under the engine's lock:
- *   - a request is in exactly one list: waiting (no pages) or running (pages reserved);
- *   - a running request's sequence holds n_done positions in the cache; its next rows are the
- *     rest of the prompt, or the last sampled token;
- *   - events of a request are appended by the step and read by request_next alone.
+/* The loop. Everything here runs on the engine thread but for engine_open, engine_close,
+ * engine_stats and engine_drain.
  */
 #include "engine/engine.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "engine/budget.h"
-#include "engine/kv.h"
+#include "base/sysmem.h"
+#include "engine/request.h"
+#include "engine/scripted.h"
 
 #include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
+#include <unistd.h>
 
 enum {
-    PAGE_TOK = 32,   /* positions of a cache page: a window of 128 spans at most five */
-    LOGIT_ROWS = 64, /* rows per step when every row's logits are wanted */
-    MAX_WAITING = 4096
+    PAGE_TOK = PREFIX_PAGE_TOK, /* a window of 128 spans at most five pages */
+    LOGIT_ROWS = 64,            /* rows per step when every row's logits are wanted */
+    MIN_PAGES = 2
 };
 
-struct token_event {
-    int32_t token;
-    float logprob;
-    uint64_t t_ns;
-};
+/* ---- memory ---- */
 
-struct request {
-    struct engine *engine;
-    struct request *next; /* in its list */
-    bool running;
-    atomic_bool cancelled;
-    struct request_params par;
-    int32_t *ids; /* [n_prompt + max_tok] prompt, then what was generated */
-    int n_prompt, n_ids;
-    int n_done; /* positions in the cache */
-    struct kv_seq seq;
-    struct budget budget;
-    struct token_event *ev; /* [max_tok] */
-    int n_ev, i_ev;         /* produced, delivered */
-    enum finish finish;
-    bool finish_delivered;
-    struct err err;
-};
+/* Window pages beside n_full full ones: what one prefilling and max_requests decoding sequences
+ * hold, and for the snapshots of the prefix cache one for every four full pages. Never more than
+ * full pages, because whoever holds a window page holds the full page of the same positions. */
+static int window_pages(const struct engine *g, int n_full, int max_requests)
+{
+    int64_t n =
+        (int64_t)kv_window_pages(&g->sched.kv, g->n_ctx, max_int(g->sched.chunk, LOGIT_ROWS)) +
+        (int64_t)max_requests * kv_window_pages(&g->sched.kv, g->n_ctx, 1) + n_full / 4;
+    return n < n_full ? (int)n : n_full;
+}
 
-struct engine {
-    pthread_mutex_t lock;
-    struct backend *backend;
-    const struct vocab *vocab;
-    const struct spec *spec;
-    struct kv kv;
-    int n_ctx, max_requests, chunk, max_rows;
-    struct request *waiting, *running; /* oldest first */
-    int n_waiting, n_running;
-    struct sample_scratch scratch;
-    /* the batch under construction */
-    int32_t *tok, *logit_row; /* [max_rows], [max_logit_rows] */
-    struct batch_seq *seq;    /* [max_requests] */
-    struct request **of_seq;  /* [max_requests] */
-};
+/* Page numbers from the memory given, or from the rule of engine_opts. Sets g->n_ctx. */
+static status plan_pages(struct engine *g, const struct engine_opts *o, struct kv_plan *plan,
+                         struct err *e)
+{
+    size_t full_bytes, win_bytes;
+    g->backend->kv_page_bytes(g->backend, PAGE_TOK, &full_bytes, &win_bytes);
+    int64_t want = (int64_t)kv_pages(&g->sched.kv, o->n_ctx) * o->max_requests;
+    double limit = (double)o->memory_bytes;
+    if (o->memory_bytes == 0) {
+        double available = (double)sysmem_available();
+        /* The weights are mapped, not yet read: their bytes are still counted as available. A tenth
+         * is left to everything else. */
+        limit = available > 0 ? 0.9 * (available - (double)o->weights->n_bytes) : 1e300;
+    } else if (want < INT32_MAX / 4 && full_bytes + win_bytes > 0) {
+        want =
+            (int64_t)fmin(limit / (double)(full_bytes + (full_bytes ? 0 : win_bytes)) + 1, 1 << 28);
+    }
+    if (want > INT32_MAX / 4)
+        return err_set(e, E_LIMIT, "%d requests of %d tokens need too many cache pages",
+                       o->max_requests, o->n_ctx);
+    int lo = 0, hi = (int)want;
+    while (lo < hi) {
+        int mid = lo + (hi - lo + 1) / 2;
+        double bytes = (double)mid * (double)full_bytes +
+                       (double)window_pages(g, mid, o->max_requests) * (double)win_bytes;
+        if (bytes <= limit)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    if (lo < MIN_PAGES && lo < want)
+        return err_param(e, E_LIMIT, "memory-gb",
+                         "%.1f MiB for the cache hold %d pages of %d tokens: too little memory",
+                         limit / (1 << 20), lo, PAGE_TOK);
+    plan->n_full = lo;
+    plan->n_window = window_pages(g, lo, o->max_requests);
+    g->n_ctx = min_int(o->n_ctx, lo * PAGE_TOK);
+    g->count.page_tok = PAGE_TOK;
+    g->count.n_ctx = g->n_ctx;
+    g->count.pages_full = plan->n_full;
+    g->count.pages_window = plan->n_window;
+    g->count.page_bytes_full = full_bytes;
+    g->count.page_bytes_window = win_bytes;
+    return OK;
+}
+
+/* ---- the end of sequences and requests ---- */
+
+static void end_seq(struct engine *g, struct seq *s, enum finish how, int i_stop,
+                    const struct err *e)
+{
+    struct request *r = s->request;
+    sched_end(&g->sched, s);
+    g->count.generated_tok += (uint64_t)(s->n_ids - s->n_prompt);
+    g->count.prompt_reused += (uint64_t)s->n_reused;
+    g->count.prompt_tok += (uint64_t)s->n_prompt;
+    g->count.n_finished += how != FINISH_ERROR;
+    g->count.n_cancelled += how == FINISH_ERROR && e->code == E_CANCEL;
+    g->count.n_failed += how == FINISH_ERROR && e->code != E_CANCEL;
+    seq_publish_finish(s, how, i_stop, e);
+    if (--r->n_left > 0)
+        return;
+    request_unref(r);
+    pthread_mutex_lock(&g->lock);
+    if (--g->n_live == 0)
+        pthread_cond_broadcast(&g->drained);
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* Ends all choices; the request may be gone afterwards. */
+static void end_request(struct engine *g, struct request *r, const struct err *e)
+{
+    int n = r->par.n, left = r->n_left;
+    for (int i = 0; i < n && left > 0; i++) {
+        struct seq *s = &r->seq[i];
+        if (s->state == SEQ_DONE)
+            continue;
+        left--;
+        end_seq(g, s, FINISH_ERROR, -1, e);
+    }
+}
+
+static bool is_over(struct engine *g, struct request *r, uint64_t now)
+{
+    struct err e;
+    if (atomic_load(&r->cancelled)) {
+        err_set(&e, E_CANCEL, "cancelled");
+    } else if (r->deadline_ns && now >= r->deadline_ns) {
+        err_set(&e, E_CANCEL, "the deadline of %llu ms passed",
+                (unsigned long long)r->par.deadline_ms);
+    } else {
+        if (r->deadline_ns && (!g->next_deadline || r->deadline_ns < g->next_deadline))
+            g->next_deadline = r->deadline_ns;
+        return false;
+    }
+    end_request(g, r, &e);
+    return true;
+}
+
+static void sweep_list(struct engine *g, struct seq **list, uint64_t now)
+{
+    for (struct seq *s = *list; s;)
+        s = is_over(g, s->request, now) ? *list : s->next; /* its other choices may be gone, too */
+}
+
+/* Ends requests that were cancelled or ran out of time. */
+static void sweep(struct engine *g, uint64_t now)
+{
+    bool late = g->next_deadline && now >= g->next_deadline;
+    if (atomic_exchange(&g->swept, true) && !late)
+        return;
+    g->next_deadline = 0;
+    sweep_list(g, &g->sched.running, now);
+    sweep_list(g, &g->sched.waiting, now);
+}
+
+/* ---- planning ---- */
+
+static void give_lines(struct engine *g, struct request *r)
+{
+    for (int i = 0; g->script && i < r->par.n; i++)
+        r->seq[i].line = &g->script->line[g->n_line++ % g->script->n];
+}
+
+static void admit(struct engine *g, uint64_t now)
+{
+    for (struct seq *s; (s = sched_admit(&g->sched, now));)
+        if (s->index == 0 && !s->line)
+            give_lines(g, s->request);
+}
+
+static bool wants_all(const struct seq *s)
+{
+    const struct request *r = s->request;
+    return r->want == ROWS_ALL ||
+           (r->par.prompt_logprob && s->index == 0 && s->n_sent < s->n_prompt);
+}
+
+/* Puts up to n rows of s into the batch. *extra counts logit rows that may still be asked for
+ * besides one per sequence. Returns the rows. */
+static int plan_rows(struct engine *g, struct batch *b, struct seq *s, int n, int *extra)
+{
+    int from = s->n_ids; /* positions from here on want logits */
+    n = min_int(n, s->n_ids - s->n_done);
+    if (wants_all(s)) {
+        from = max_int(s->n_done, s->n_sent);
+        int most = min_int(*extra, s->request->want == ROWS_ALL ? s->request->cap_rows
+                                                                : (int)seq_room(s) - 2);
+        n = min_int(n, from + max_int(0, most) - s->n_done);
+    }
+    s->looked_at = g->i_step;
+    if (n <= 0 || (n = sched_extend(&g->sched, s, n, g->i_step)) <= 0)
+        return 0;
+    s->planned = g->i_step;
+    int end = s->n_done + n;
+    if (end == s->n_ids && s->request->want != ROWS_ALL)
+        from = min_int(from, end - 1);
+    g->seq[b->n_seq] = (struct batch_seq){
+        .row0 = b->n_row, .n_row = n, .pos0 = s->n_done, .full = s->kv.full, .window = s->kv.win};
+    g->of_seq[b->n_seq] = (struct planned){.seq = s, .pos_logit = from};
+    memcpy(g->tok + b->n_row, s->ids + s->n_done, (size_t)n * sizeof *g->tok);
+    for (int p = from; p < end; p++) {
+        g->logit_row[b->n_logit++] = b->n_row + p - s->n_done;
+        g->of_seq[b->n_seq].n_logit++;
+    }
+    if (wants_all(s))
+        *extra -= g->of_seq[b->n_seq].n_logit;
+    b->n_row += n;
+    b->n_seq++;
+    return n;
+}
+
+/* The oldest if it lacked a page last time, then a row for every decoding sequence, then prompts
+ * within the chunk. */
+static void plan(struct engine *g, struct batch *b, uint64_t now)
+{
+    struct sched *q = &g->sched;
+    int left = q->chunk, extra = LOGIT_ROWS;
+    *b = (struct batch){.tok = g->tok, .seq = g->seq, .logit_row = g->logit_row};
+    g->i_step++;
+    for (struct seq *s = q->running; s; s = s->next)
+        if (s->starved && sched_runnable(s, now)) {
+            bool decoding = s->n_ids - s->n_done == 1;
+            int n = plan_rows(g, b, s, left, &extra);
+            left -= decoding ? 0 : n;
+            break;
+        }
+    for (struct seq *s = q->running; s; s = s->next)
+        if (s->looked_at != g->i_step && s->n_ids - s->n_done == 1 && sched_runnable(s, now))
+            plan_rows(g, b, s, 1, &extra);
+    for (struct seq *s; left > 0 && (s = sched_prefill(q, g->i_step, now));)
+        left -= plan_rows(g, b, s, left, &extra);
+}
+
+/* ---- sampling and delivery ---- */
+
+static bool is_end(const struct engine *g, const struct request *r, int32_t id)
+{
+    for (int i = 0; i < r->par.n_stop_id; i++)
+        if (r->stop_id[i] == id)
+            return true;
+    if (r->par.ignore_eos)
+        return false;
+    for (int i = 0; i < g->spec->n_eos; i++)
+        if (g->spec->eos[i] == id)
+            return true;
+    return !r->par.plain && g->vocab && harmony_is_stop(g->vocab, id);
+}
+
+/* Slots at the ring's end that a stop text may still claim. */
+static unsigned held_slots(const struct seq *s, uint64_t undecided)
+{
+    unsigned n = 0;
+    while (s->wr - n != s->published && s->slot[(s->wr - n - 1) & (s->n_slot - 1)].to > undecided)
+        n++;
+    return n < s->n_slot / 2 ? n : 0;
+}
+
+/* Marks what a stop text that begins at `match` takes from the tokens not yet published. */
+static void hide(struct seq *s, uint64_t match)
+{
+    for (unsigned i = s->published; i != s->wr; i++) {
+        struct slot *t = &s->slot[i & (s->n_slot - 1)];
+        uint64_t from = t->from > match ? t->from : match;
+        t->n_hide = t->to > from ? (int)(t->to - from) : 0;
+    }
+}
+
+static void fill_top(const struct engine *g, const struct seq *s, const float *logits, double lse,
+                     float *logprob)
+{
+    int n = s->request->par.n_top;
+    if (n == 0)
+        return;
+    sample_top(logits, g->spec->n_vocab, min_int(n, g->spec->n_vocab), g->top);
+    for (int i = 0; i < n; i++)
+        logprob[i] = (float)((double)logits[g->top[i]] - lse);
+}
+
+/* The next token: dictated, scripted or sampled. False: the script has ended. */
+static bool choose(struct engine *g, struct seq *s, const float *logits, struct slot *slot,
+                   float *top_logprob)
+{
+    const struct request *r = s->request;
+    int i = s->n_ids - s->n_prompt;
+    int32_t id = budget_next(&s->budget);
+    if (g->script) {
+        if (id < 0 && s->i_line == s->line->n)
+            return false;
+        slot->token = id < 0 ? s->line->tok[s->i_line++] : id;
+        slot->logprob = NAN;
+        return true;
+    }
+    bool wants_lse = !r->par.no_logprob || r->par.n_top > 0;
+    double lse = 0;
+    if (id < 0)
+        id = sample_token(logits, &s->sample, s->seen.table ? &s->seen : NULL, r->forbidden,
+                          i < r->par.min_tok ? r->n_forbidden : 0, (uint64_t)i,
+                          wants_lse ? &lse : NULL, &g->scratch);
+    else if (wants_lse)
+        lse = sample_lse(logits, g->spec->n_vocab);
+    slot->token = id;
+    slot->logprob = wants_lse ? (float)((double)logits[id] - lse) : NAN;
+    fill_top(g, s, logits, lse, top_logprob);
+    return true;
+}
+
+/* One more token for s; logits are the row of its last position. */
+static void take_token(struct engine *g, struct seq *s, const float *logits)
+{
+    const struct request *r = s->request;
+    struct slot slot = {.t_ns = clock_ns()};
+    float top_logprob[REQUEST_MAX_TOP];
+    struct stop_found f;
+    struct err e;
+    if (!choose(g, s, logits, &slot, top_logprob)) {
+        end_seq(g, s, FINISH_STOP, -1, NULL);
+        return;
+    }
+    int32_t id = slot.token;
+    s->shielded = false;
+    sample_seen_add(&s->seen, id, true);
+    s->ids[s->n_ids++] = id;
+    int n_gen = s->n_ids - s->n_prompt;
+    status st = budget_feed(&s->budget, id);
+    if (st == OK)
+        st = stop_feed(&s->stop, id, &f);
+    if (st < 0) {
+        err_set(&e, st, "out of memory while following the answer's channels");
+        end_seq(g, s, FINISH_ERROR, -1, &e);
+        return;
+    }
+    slot.from = f.from;
+    slot.to = f.to;
+    seq_put(s, &slot, g->top, top_logprob);
+    if (s->line)
+        s->wait_until = s->line->delay_ns ? slot.t_ns + s->line->delay_ns : 0;
+    if (f.which >= 0 && n_gen >= r->par.min_tok) {
+        hide(s, f.match);
+        end_seq(g, s, FINISH_STOP, f.which, NULL);
+    } else if (is_end(g, r, id)) {
+        bool call = g->vocab && id == vocab_special(g->vocab, SP_CALL);
+        end_seq(g, s, call ? FINISH_CALL : FINISH_STOP, -1, NULL);
+    } else if (n_gen == r->par.max_tok) {
+        end_seq(g, s, FINISH_LENGTH, -1, NULL);
+    } else {
+        seq_publish(s, s->stop.n ? held_slots(s, f.undecided) : 0);
+    }
+}
+
+/* Row i of `logits` is that of position pos + i: it says how likely the prompt's next token was. */
+static void send_prompt(struct engine *g, struct seq *s, const float *logits, int n, int pos)
+{
+    float top_logprob[REQUEST_MAX_TOP] = {0};
+    if (s->n_sent == 0)
+        seq_put(
+            s,
+            &(struct slot){.token = s->ids[0], .prompt = true, .logprob = NAN, .t_ns = clock_ns()},
+            g->top, top_logprob);
+    for (int i = 0; i < n && pos + i + 1 < s->n_prompt; i++) {
+        const float *row = logits + (size_t)i * (size_t)g->spec->n_vocab;
+        int32_t id = s->ids[pos + i + 1];
+        double lse = sample_lse(row, g->spec->n_vocab);
+        struct slot slot = {.token = id,
+                            .prompt = true,
+                            .logprob = (float)((double)row[id] - lse),
+                            .t_ns = clock_ns()};
+        fill_top(g, s, row, lse, top_logprob);
+        seq_put(s, &slot, g->top, top_logprob);
+    }
+    s->n_sent = pos + n;
+    seq_publish(s, 0);
+}
+
+static void send_rows(struct engine *g, struct seq *s, const float *logits, int n, int pos)
+{
+    struct request *r = s->request;
+    size_t n_vocab = (size_t)g->spec->n_vocab;
+    bool over = s->n_done == s->n_ids;
+    if (n > 0) {
+        memcpy(r->rows, logits, (size_t)n * n_vocab * sizeof *logits);
+        s->n_sent = pos + n;
+        pthread_mutex_lock(&r->lock);
+        r->n_rows = n;
+        r->row0 = pos;
+        atomic_store(&r->rows_full, true);
+        if (r->waiting)
+            pthread_cond_signal(&r->cond);
+        pthread_mutex_unlock(&r->lock);
+    }
+    if (over)
+        end_seq(g, s, FINISH_LENGTH, -1, NULL);
+}
+
+/* The first choice has computed the prompt: the others begin from its pages and logits. */
+static void give_birth(struct engine *g, struct seq *first, const float *logits)
+{
+    struct request *r = first->request;
+    for (int i = 1; i < r->par.n; i++) {
+        struct seq *s = &r->seq[i];
+        struct prefix_copy c;
+        if (s->state != SEQ_UNBORN)
+            continue;
+        if (!sched_fork(&g->sched, first, s, &c)) {
+            s->front = true;
+            sched_add(&g->sched, s);
+            continue;
+        }
+        struct page_pair pair[] = {{c.full_from, c.full_to, false}, {c.win_from, c.win_to, true}};
+        if (c.full_from >= 0)
+            g->backend->kv_copy(g->backend, pair, 2);
+        take_token(g, s, logits);
+    }
+}
+
+/* After a step: logits are those of the rows planned for p. */
+static void take_step(struct engine *g, const struct planned *p, int n_row, const float *logits)
+{
+    struct seq *s = p->seq;
+    struct request *r = s->request;
+    int prompt_rows = max_int(0, min_int(s->n_done + n_row, s->n_prompt) - s->n_done);
+    s->n_done += n_row;
+    s->n_computed += prompt_rows;
+    g->count.computed_tok += (uint64_t)n_row;
+    sched_charge(s, n_row);
+    sched_learn(&g->sched, s);
+    if (r->want != ROWS_NONE) {
+        send_rows(g, s, logits, p->n_logit, p->pos_logit);
+        return;
+    }
+    if (wants_all(s) && p->n_logit > 0 && !g->script)
+        send_prompt(g, s, logits, p->n_logit, p->pos_logit);
+    if (s->n_done < s->n_ids)
+        return;
+    const float *last =
+        logits ? logits + (size_t)(p->n_logit - 1) * (size_t)g->spec->n_vocab : NULL;
+    if (s->index == 0 && r->par.n > 1)
+        give_birth(g, s, last);
+    take_token(g, s, last);
+}
+
+/* The sequence ends, and the choices that waited for it. Others of its request go on. */
+static void fail(struct engine *g, struct seq *s, const struct err *e)
+{
+    struct request *r = s->request;
+    for (int i = 1; s->index == 0 && i < r->par.n; i++)
+        if (r->seq[i].state == SEQ_UNBORN)
+            end_seq(g, &r->seq[i], FINISH_ERROR, -1, e);
+    end_seq(g, s, FINISH_ERROR, -1, e);
+}
+
+/* A batch with bad numbers in it is repeated sequence by sequence, so that only the one concerned
+ * fails. */
+static void step_each(struct engine *g, const struct batch *b)
+{
+    for (int i = 0, i_logit = 0; i < b->n_seq; i++) {
+        const struct planned *p = &g->of_seq[i];
+        struct batch_seq one = b->seq[i];
+        struct step_out out;
+        struct err e = {0};
+        for (int k = 0; k < p->n_logit; k++)
+            g->logit_row[i_logit + k] -= one.row0;
+        struct batch alone = {.n_row = one.n_row,
+                              .tok = b->tok + one.row0,
+                              .n_seq = 1,
+                              .seq = &one,
+                              .n_logit = p->n_logit,
+                              .logit_row = g->logit_row + i_logit};
+        i_logit += p->n_logit;
+        one.row0 = 0;
+        if (g->backend->step(g->backend, &alone, &out, &e) < 0)
+            fail(g, p->seq, &e);
+        else
+            take_step(g, p, one.n_row, out.logits);
+    }
+}
+
+static void step(struct engine *g, const struct batch *b)
+{
+    struct step_out out;
+    struct err e = {0};
+    uint64_t start = clock_ns();
+    status st = g->backend->step(g->backend, b, &out, &e);
+    g->count.step_ns += clock_ns() - start;
+    g->count.n_step++;
+    g->count.n_row += (uint64_t)b->n_row;
+    if (st == E_NUMERIC && b->n_seq > 1) {
+        step_each(g, b);
+        return;
+    }
+    const float *logits = st < 0 ? NULL : out.logits;
+    for (int i = 0; i < b->n_seq; i++) {
+        const struct planned p = g->of_seq[i];
+        if (st < 0)
+            fail(g, p.seq, &e);
+        else
+            take_step(g, &p, b->seq[i].n_row, logits);
+        if (logits)
+            logits += (size_t)p.n_logit * (size_t)g->spec->n_vocab;
+    }
+}
+
+/* ---- the thread ---- */
+
+/* Takes over what was submitted; false: the engine is to stop. */
+static bool take_inbox(struct engine *g)
+{
+    pthread_mutex_lock(&g->lock);
+    struct request *r = g->inbox;
+    g->inbox = g->inbox_last = NULL;
+    g->kicked = false;
+    bool quit = g->quit;
+    pthread_mutex_unlock(&g->lock);
+    for (struct request *next; r; r = next) {
+        next = r->next_inbox;
+        g->count.n_submitted++;
+        if (r->deadline_ns && (!g->next_deadline || r->deadline_ns < g->next_deadline))
+            g->next_deadline = r->deadline_ns;
+        sched_add(&g->sched, &r->seq[0]);
+        if (atomic_load(&r->cancelled))
+            atomic_store(&g->swept, false); /* a sweep before now could not find it */
+    }
+    return !quit;
+}
+
+static void publish_stats(struct engine *g)
+{
+    struct engine_stats *c = &g->count;
+    const struct sched *q = &g->sched;
+    c->n_running = q->n_running;
+    c->n_waiting = q->n_waiting;
+    c->free_full = q->kv.full.n_free;
+    c->free_window = q->kv.win.n_free;
+    c->cached_full = q->prefix.n_node;
+    c->cached_window = q->prefix.n_win;
+    c->n_preempt = q->n_preempt;
+    c->n_evict = q->prefix.n_evict;
+    c->n_evict_window = q->prefix.n_evict_win;
+    pthread_mutex_lock(&g->lock);
+    g->stats = *c;
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* Nothing can be planned: sleeps until somebody kicks, a deadline or a scripted delay passes. */
+static void idle(struct engine *g)
+{
+    uint64_t until = g->next_deadline ? g->next_deadline : UINT64_MAX;
+    for (struct seq *s = g->sched.running; s; s = s->next) {
+        if (s->starved)
+            return; /* it comes first in the next round */
+        if (s->wait_until && s->wait_until < until)
+            until = s->wait_until;
+    }
+    struct timespec t = {.tv_sec = (time_t)(until / 1000000000),
+                         .tv_nsec = (long)(until % 1000000000)};
+    pthread_mutex_lock(&g->lock);
+    while (!g->kicked && !g->quit) {
+        if (until == UINT64_MAX)
+            pthread_cond_wait(&g->wake, &g->lock);
+        else if (pthread_cond_timedwait(&g->wake, &g->lock, &t) != 0)
+            break;
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void *engine_main(void *arg)
+{
+    struct engine *g = arg;
+    while (take_inbox(g)) {
+        struct batch b;
+        uint64_t now = clock_ns();
+        sweep(g, now);
+        admit(g, now);
+        plan(g, &b, now);
+        if (b.n_row > 0)
+            step(g, &b);
+        publish_stats(g);
+        if (b.n_row == 0)
+            idle(g);
+    }
+    struct err e;
+    err_set(&e, E_CANCEL, "the engine was closed");
+    while (g->sched.running)
+        end_request(g, g->sched.running->request, &e);
+    while (g->sched.waiting)
+        end_request(g, g->sched.waiting->request, &e);
+    return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static void cond_init(pthread_cond_t *c)
+{
+    pthread_condattr_t a;
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &a);
+    pthread_condattr_destroy(&a);
+}
+
+/* The tokens before which the prefix cache keeps snapshots. */
+static void set_marks(struct prefix *p, const struct vocab *v)
+{
+    static const enum special ends[PREFIX_MAX_MARK] = {SP_START, SP_END, SP_CALL, SP_RETURN};
+    for (int i = 0; v && i < PREFIX_MAX_MARK; i++) {
+        int id = vocab_special(v, ends[i]);
+        if (id >= 0)
+            p->mark[p->n_mark++] = id;
+    }
+}
+
+static status open_script(struct engine *g, const struct engine_opts *o, struct err *e)
+{
+    status st = OK;
+    g->script = mem_calloc(1, sizeof *g->script);
+    if (!g->script)
+        TRY(E_NOMEM);
+    TRY(script_open(g->script, o->script, o->n_script, o->vocab, o->weights->spec.n_vocab, e));
+    TRY(backend_scripted_open(o->weights, &g->backend, e));
+out:
+    return st;
+}
+
+static status open_parts(struct engine *g, const struct engine_opts *o, struct err *e)
+{
+    struct backend_opts bo = {.arith = o->arith, .n_thread = o->n_thread};
+    int window = max_int(1, g->spec->window); /* a model without sliding layers may say 0 */
+    status st = OK;
+    if (o->script)
+        TRY(open_script(g, o, e));
+    else
+        TRY(backend_cpu_open(o->weights, &bo, &g->backend, e));
+    g->max_rows = max_int(o->chunk, LOGIT_ROWS) + o->max_requests;
+    g->max_logit_rows = o->max_requests + LOGIT_ROWS;
+    struct kv_plan plan = {
+        .page_tok = PAGE_TOK, .max_rows = g->max_rows, .max_logit_rows = g->max_logit_rows};
+    g->sched.kv = (struct kv){.page_tok = PAGE_TOK, .window = window};
+    g->sched.chunk = o->chunk;
+    TRY(plan_pages(g, o, &plan, e));
+    TRY(g->backend->kv_init(g->backend, &plan, e));
+    TRY(sched_open(&g->sched, &plan, window, o->max_requests, o->chunk,
+                   o->max_queue + o->max_requests, o->no_prefix_cache));
+    set_marks(&g->sched.prefix, o->vocab);
+    TRY(sample_scratch_open(&g->scratch, g->spec->n_vocab));
+    g->top = mem_array(REQUEST_MAX_TOP, sizeof *g->top);
+    g->tok = mem_array((size_t)g->max_rows, sizeof *g->tok);
+    g->logit_row = mem_array((size_t)g->max_logit_rows, sizeof *g->logit_row);
+    g->seq = mem_array((size_t)o->max_requests, sizeof *g->seq);
+    g->of_seq = mem_array((size_t)o->max_requests, sizeof *g->of_seq);
+    if (!g->top || !g->tok || !g->logit_row || !g->seq || !g->of_seq)
+        TRY(E_NOMEM);
+    publish_stats(g);
+    int rc = pthread_create(&g->thread, NULL, engine_main, g);
+    if (rc != 0)
+        TRY(err_set(e, E_LIMIT, "cannot start the engine's thread: %s", strerror(rc)));
+    g->started = true;
+out:
+    return st;
+}
 
 status engine_open(const struct engine_opts *o, struct engine **out, struct err *e)
 {
@@ -68,42 +658,15 @@ status engine_open(const struct engine_opts *o, struct engine **out, struct err 
     if (!g)
         return err_set(e, E_NOMEM, "out of memory");
     pthread_mutex_init(&g->lock, NULL);
+    cond_init(&g->wake);
+    cond_init(&g->drained);
+    g->fd = -1;
     g->spec = &o->weights->spec;
     g->vocab = o->vocab;
     g->n_ctx = o->n_ctx;
-    g->max_requests = o->max_requests;
-    g->chunk = o->chunk;
-    g->max_rows = max_int(o->chunk + o->max_requests, LOGIT_ROWS);
-
-    struct kv_plan plan = {
-        .page_tok = PAGE_TOK,
-        .max_rows = g->max_rows,
-        .max_logit_rows = max_int(o->max_requests, LOGIT_ROWS),
-    };
-    g->kv.page_tok = PAGE_TOK;
-    g->kv.window = max_int(1, g->spec->window); /* a model without sliding layers may say 0 */
-    int chunk = max_int(o->chunk, LOGIT_ROWS);
-    size_t n_full = (size_t)kv_need_full(&g->kv, o->n_ctx) * (size_t)o->max_requests;
-    size_t n_win = (size_t)kv_need_window(&g->kv, o->n_ctx, chunk) * (size_t)o->max_requests;
-    status st = OK;
-    if (n_full > INT32_MAX || n_win > INT32_MAX)
-        TRY(err_set(e, E_LIMIT, "%d requests of %d tokens need too many cache pages",
-                    o->max_requests, o->n_ctx));
-    plan.n_full = (int)n_full;
-    plan.n_window = (int)n_win;
-
-    struct backend_opts bo = {.arith = o->arith, .n_thread = o->n_thread};
-    TRY(backend_cpu_open(o->weights, &bo, &g->backend, e));
-    TRY(g->backend->kv_init(g->backend, &plan, e));
-    TRY(kv_open(&g->kv, &plan, max_int(1, g->spec->window)));
-    TRY(sample_scratch_open(&g->scratch, g->spec->n_vocab));
-    g->tok = mem_array((size_t)g->max_rows, sizeof *g->tok);
-    g->logit_row = mem_array((size_t)plan.max_logit_rows, sizeof *g->logit_row);
-    g->seq = mem_array((size_t)o->max_requests, sizeof *g->seq);
-    g->of_seq = mem_array((size_t)o->max_requests, sizeof(struct request *));
-    if (!g->tok || !g->logit_row || !g->seq || !g->of_seq)
-        st = E_NOMEM;
-out:
+    g->max_live = o->max_queue + o->max_requests;
+    atomic_init(&g->swept, true);
+    status st = open_parts(g, o, e);
     if (st < 0) {
         if (st == E_NOMEM && e && e->code != E_NOMEM)
             err_set(e, E_NOMEM, "out of memory");
@@ -118,325 +681,54 @@ void engine_close(struct engine *g)
 {
     if (!g)
         return;
+    if (g->started) {
+        pthread_mutex_lock(&g->lock);
+        g->quit = true;
+        pthread_cond_signal(&g->wake);
+        pthread_mutex_unlock(&g->lock);
+        pthread_join(g->thread, NULL);
+    }
     if (g->backend)
         g->backend->close(g->backend);
-    kv_close(&g->kv);
+    if (g->script)
+        script_close(g->script);
+    mem_free(g->script);
+    sched_close(&g->sched);
     sample_scratch_close(&g->scratch);
+    mem_free(g->top);
     mem_free(g->tok);
     mem_free(g->logit_row);
     mem_free(g->seq);
     mem_free(g->of_seq);
+    if (g->fd >= 0)
+        close(g->fd);
     pthread_mutex_destroy(&g->lock);
+    pthread_cond_destroy(&g->wake);
+    pthread_cond_destroy(&g->drained);
     mem_free(g);
 }
 
-/* ---- requests ---- */
-
-static void list_append(struct request **list, struct request *r)
+void engine_stats(struct engine *g, struct engine_stats *s)
 {
-    while (*list)
-        list = &(*list)->next;
-    *list = r;
-    r->next = NULL;
-}
-
-static void list_remove(struct request **list, struct request *r)
-{
-    while (*list && *list != r)
-        list = &(*list)->next;
-    if (*list)
-        *list = r->next;
-}
-
-status engine_check_ids(const struct engine *g, const int32_t *ids, size_t n, struct err *e)
-{
-    for (size_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= g->spec->n_vocab)
-            return err_set(e, E_INPUT,
-                           "token %d at index %zu is outside the model's vocabulary of %d", ids[i],
-                           i, g->spec->n_vocab);
-    return OK;
-}
-
-status request_new(struct engine *g, const int32_t *ids, size_t n, const struct request_params *par,
-                   struct request **out, struct err *e)
-{
-    *out = NULL;
-    if (n == 0)
-        return err_set(e, E_INPUT, "the prompt is empty");
-    if (n >= (size_t)g->n_ctx)
-        return err_set(e, E_LIMIT,
-                       "the prompt has %zu tokens, but the context holds %d with the answer", n,
-                       g->n_ctx);
-    status st = engine_check_ids(g, ids, n, e);
-    if (st < 0)
-        return st;
-    struct request *r = mem_calloc(1, sizeof *r);
-    if (!r)
-        return err_set(e, E_NOMEM, "out of memory");
-    r->engine = g;
-    r->par = *par;
-    r->n_prompt = r->n_ids = (int)n;
-    if (par->max_tok <= 0 || par->max_tok > g->n_ctx - (int)n)
-        r->par.max_tok = g->n_ctx - (int)n;
-    size_t n_all = n + (size_t)r->par.max_tok;
-    r->ids = mem_array(n_all, sizeof *r->ids);
-    r->ev = mem_array((size_t)r->par.max_tok, sizeof *r->ev);
-    if (!r->ids || !r->ev)
-        TRY(err_set(e, E_NOMEM, "out of memory"));
-    memcpy(r->ids, ids, n * sizeof *ids);
-    TRY(budget_open(&r->budget, par->plain ? NULL : g->vocab, par->reasoning_budget, e));
-
     pthread_mutex_lock(&g->lock);
-    if (g->n_waiting >= MAX_WAITING) {
-        st = err_set(e, E_BUSY, "%d requests are waiting already", g->n_waiting);
-    } else {
-        list_append(&g->waiting, r);
-        g->n_waiting++;
-    }
+    *s = g->stats;
     pthread_mutex_unlock(&g->lock);
-out:
-    if (st < 0) {
-        budget_close(&r->budget);
-        mem_free(r->ids);
-        mem_free(r->ev);
-        mem_free(r);
-        return st;
-    }
-    *out = r;
-    return OK;
 }
 
-/* Takes the request off its list and gives its pages back. Harmless when done before. */
-static void retire(struct request *r)
+status engine_drain(struct engine *g, int timeout_ms)
 {
-    struct engine *g = r->engine;
-    if (r->running) {
-        list_remove(&g->running, r);
-        g->n_running--;
-        kv_release(&g->kv, &r->seq);
-        r->running = false;
-    } else if (r->finish == FINISH_NONE) {
-        list_remove(&g->waiting, r);
-        g->n_waiting--;
-    }
-}
-
-static void finish(struct request *r, enum finish how, const struct err *e)
-{
-    retire(r);
-    r->finish = how;
-    if (e)
-        r->err = *e;
-}
-
-void request_cancel(struct request *r)
-{
-    atomic_store(&r->cancelled, true);
-}
-
-void request_free(struct request *r)
-{
-    if (!r)
-        return;
-    pthread_mutex_lock(&r->engine->lock);
-    retire(r);
-    pthread_mutex_unlock(&r->engine->lock);
-    budget_close(&r->budget);
-    mem_free(r->ids);
-    mem_free(r->ev);
-    mem_free(r);
-}
-
-/* ---- one step ---- */
-
-static void drop_cancelled(struct request *list)
-{
-    struct err e;
-    err_set(&e, E_CANCEL, "cancelled");
-    for (struct request *r = list, *next; r; r = next) {
-        next = r->next;
-        if (atomic_load(&r->cancelled))
-            finish(r, FINISH_ERROR, &e);
-    }
-}
-
-static void admit(struct engine *g)
-{
-    while (g->waiting && g->n_running < g->max_requests) {
-        struct request *r = g->waiting;
-        status st = kv_admit(&g->kv, &r->seq, r->n_prompt + r->par.max_tok, g->chunk);
-        if (st == E_BUSY)
-            return;
-        if (st < 0) {
-            struct err e;
-            err_set(&e, st, "out of memory");
-            finish(r, FINISH_ERROR, &e);
-            continue;
-        }
-        list_remove(&g->waiting, r);
-        g->n_waiting--;
-        list_append(&g->running, r);
-        g->n_running++;
-        r->running = true;
-    }
-}
-
-/* Rows for every running request: what it has not yet fed, prompts in chunks. */
-static void plan(struct engine *g, struct batch *b)
-{
-    *b = (struct batch){.tok = g->tok, .seq = g->seq, .logit_row = g->logit_row};
-    int prompt_rows = g->chunk;
-    for (struct request *r = g->running; r; r = r->next) {
-        int n = r->n_ids - r->n_done;
-        if (n > 1) {
-            n = min_int(n, prompt_rows);
-            prompt_rows -= n;
-        }
-        if (n == 0)
-            continue;
-        kv_advance(&g->kv, &r->seq, r->n_done, n);
-        g->seq[b->n_seq] = (struct batch_seq){.row0 = b->n_row,
-                                              .n_row = n,
-                                              .pos0 = r->n_done,
-                                              .full = r->seq.full,
-                                              .window = r->seq.win};
-        g->of_seq[b->n_seq++] = r;
-        memcpy(g->tok + b->n_row, r->ids + r->n_done, (size_t)n * sizeof *g->tok);
-        b->n_row += n;
-        if (r->n_done + n == r->n_ids)
-            g->logit_row[b->n_logit++] = b->n_row - 1;
-    }
-}
-
-static bool is_end(const struct engine *g, const struct request *r, int32_t id)
-{
-    for (int i = 0; i < g->spec->n_eos; i++)
-        if (g->spec->eos[i] == id)
-            return true;
-    return !r->par.plain && g->vocab && harmony_is_stop(g->vocab, id);
-}
-
-static void take_token(struct engine *g, struct request *r, const float *logits)
-{
-    int i = r->n_ids - r->n_prompt;
-    int32_t id = budget_next(&r->budget);
-    if (id < 0)
-        id = sample_token(logits, &r->par.sample, (uint64_t)i, &g->scratch);
-    budget_feed(&r->budget, id);
-    r->ids[r->n_ids++] = id;
-    r->ev[r->n_ev++] = (struct token_event){
-        .token = id,
-        .logprob = (float)((double)logits[id] - sample_lse(logits, g->spec->n_vocab)),
-        .t_ns = clock_ns()};
-    if (!r->par.ignore_eos && is_end(g, r, id)) {
-        bool call = g->vocab && id == vocab_special(g->vocab, SP_CALL);
-        finish(r, call ? FINISH_CALL : FINISH_STOP, NULL);
-    } else if (i + 1 == r->par.max_tok) {
-        finish(r, FINISH_LENGTH, NULL);
-    }
-}
-
-static void step(struct engine *g)
-{
-    drop_cancelled(g->running);
-    drop_cancelled(g->waiting);
-    admit(g);
-    struct batch b;
-    struct step_out out;
-    struct err e = {0};
-    plan(g, &b);
-    if (b.n_row == 0)
-        return;
-    status st = g->backend->step(g->backend, &b, &out, &e);
-    int i_logit = 0;
-    for (int i = 0; i < b.n_seq; i++) {
-        struct request *r = g->of_seq[i];
-        if (st < 0) {
-            finish(r, FINISH_ERROR, &e);
-            continue;
-        }
-        r->n_done += b.seq[i].n_row;
-        if (r->n_done == r->n_ids)
-            take_token(g, r, out.logits + (size_t)i_logit++ * (size_t)g->spec->n_vocab);
-    }
-}
-
-status request_next(struct request *r, struct event *ev, int timeout_ms)
-{
-    struct engine *g = r->engine;
-    uint64_t start = clock_ns();
+    uint64_t until = clock_ns() + (uint64_t)max_int(0, timeout_ms) * 1000000;
+    struct timespec t = {.tv_sec = (time_t)(until / 1000000000),
+                         .tv_nsec = (long)(until % 1000000000)};
     status st = OK;
     pthread_mutex_lock(&g->lock);
-    while (r->i_ev == r->n_ev && r->finish == FINISH_NONE) {
-        if (timeout_ms >= 0 && clock_ms_since(start) > timeout_ms) {
+    g->draining = true;
+    while (st == OK && g->n_live > 0) {
+        if (timeout_ms < 0)
+            pthread_cond_wait(&g->drained, &g->lock);
+        else if (pthread_cond_timedwait(&g->drained, &g->lock, &t) != 0)
             st = E_BUSY;
-            goto out;
-        }
-        step(g);
     }
-    *ev = (struct event){0};
-    if (r->i_ev < r->n_ev) {
-        const struct token_event *t = &r->ev[r->i_ev++];
-        ev->token = t->token;
-        ev->logprob = t->logprob;
-        ev->t_ns = t->t_ns;
-    } else if (!r->finish_delivered) {
-        r->finish_delivered = true;
-        ev->is_finish = true;
-        ev->finish = r->finish;
-        ev->err = r->err;
-        ev->t_ns = clock_ns();
-    } else {
-        st = E_STATE;
-    }
-out:
-    pthread_mutex_unlock(&g->lock);
-    return st;
-}
-
-/* ---- every row's logits ---- */
-
-status engine_rows(struct engine *g, const int32_t *ids, size_t n, bool last_only,
-                   status (*row)(void *ctx, size_t i, const float *logits, int n_vocab), void *ctx,
-                   struct err *e)
-{
-    if (n == 0)
-        return err_set(e, E_INPUT, "no tokens");
-    if (n > (size_t)g->n_ctx)
-        return err_set(e, E_LIMIT, "%zu tokens, but the context holds %d", n, g->n_ctx);
-    status st = engine_check_ids(g, ids, n, e);
-    if (st < 0)
-        return st;
-    pthread_mutex_lock(&g->lock);
-    struct kv_seq seq;
-    int chunk = last_only ? g->chunk : LOGIT_ROWS;
-    st = kv_admit(&g->kv, &seq, (int)n, chunk);
-    if (st < 0) {
-        err_set(e, st, st == E_BUSY ? "the engine is busy with other requests" : "out of memory");
-        goto unlock;
-    }
-    for (int done = 0; done < (int)n;) {
-        int m = min_int(chunk, (int)n - done);
-        bool last = done + m == (int)n;
-        kv_advance(&g->kv, &seq, done, m);
-        struct batch_seq bs = {.n_row = m, .pos0 = done, .full = seq.full, .window = seq.win};
-        struct batch b = {
-            .n_row = m, .tok = ids + done, .n_seq = 1, .seq = &bs, .logit_row = g->logit_row};
-        for (int i = 0; i < m && !last_only; i++)
-            g->logit_row[b.n_logit++] = i;
-        if (last_only && last)
-            g->logit_row[b.n_logit++] = m - 1;
-        struct step_out out;
-        TRY(g->backend->step(g->backend, &b, &out, e));
-        for (int i = 0; i < b.n_logit; i++)
-            TRY(row(ctx, (size_t)(done + g->logit_row[i]),
-                    out.logits + (size_t)i * (size_t)g->spec->n_vocab, g->spec->n_vocab));
-        done += m;
-    }
-out:
-    kv_release(&g->kv, &seq);
-unlock:
     pthread_mutex_unlock(&g->lock);
     return st;
 }

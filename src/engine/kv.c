@@ -2,37 +2,23 @@
 #include "base/mem.h"
 #include "base/num.h"
 
+static void pool_close(struct kv_pool *p)
+{
+    mem_free(p->free);
+    mem_free(p->ref);
+    *p = (struct kv_pool){0};
+}
+
 static status pool_open(struct kv_pool *p, int n)
 {
     *p = (struct kv_pool){.n = n, .n_free = n};
     p->free = mem_array((size_t)n, sizeof *p->free);
-    if (!p->free)
+    p->ref = mem_calloc((size_t)n, sizeof *p->ref);
+    if (!p->free || !p->ref)
         return E_NOMEM;
     for (int i = 0; i < n; i++)
         p->free[i] = n - 1 - i;
     return OK;
-}
-
-static bool pool_reserve(struct kv_pool *p, int n)
-{
-    if (p->n_free - p->n_reserved < n)
-        return false;
-    p->n_reserved += n;
-    return true;
-}
-
-static int32_t page_take(struct kv_pool *p, int *rest)
-{
-    ASSERT(*rest > 0 && p->n_free > 0);
-    --*rest;
-    p->n_reserved--;
-    return p->free[--p->n_free];
-}
-
-static void page_give(struct kv_pool *p, int32_t page)
-{
-    ASSERT(p->n_free < p->n);
-    p->free[p->n_free++] = page;
 }
 
 status kv_open(struct kv *kv, const struct kv_plan *plan, int window)
@@ -49,71 +35,68 @@ out:
 
 void kv_close(struct kv *kv)
 {
-    mem_free(kv->full.free);
-    mem_free(kv->win.free);
-    *kv = (struct kv){0};
+    pool_close(&kv->full);
+    pool_close(&kv->win);
 }
 
-int kv_need_full(const struct kv *kv, int n_tok)
+int32_t kv_take(struct kv_pool *p)
+{
+    if (p->n_free == 0)
+        return -1;
+    int32_t page = p->free[--p->n_free];
+    p->ref[page] = 1;
+    return page;
+}
+
+void kv_hold(struct kv_pool *p, int32_t page)
+{
+    ASSERT(p->ref[page] > 0);
+    p->ref[page]++;
+}
+
+int kv_drop(struct kv_pool *p, int32_t page)
+{
+    ASSERT(p->ref[page] > 0);
+    if (--p->ref[page] == 0)
+        p->free[p->n_free++] = page;
+    return p->ref[page];
+}
+
+int kv_pages(const struct kv *kv, int n_tok)
 {
     return (n_tok + kv->page_tok - 1) / kv->page_tok;
 }
 
-int kv_need_window(const struct kv *kv, int n_tok, int chunk)
+int kv_first_visible(const struct kv *kv, int pos)
+{
+    return max_int(0, pos - (kv->window - 1)) / kv->page_tok;
+}
+
+int kv_window_pages(const struct kv *kv, int n_tok, int chunk)
 {
     /* window-1 earlier keys and a chunk, lying anywhere against page borders */
     int most = (kv->window - 1 + chunk + kv->page_tok - 2) / kv->page_tok + 1;
-    return min_int(most, kv_need_full(kv, n_tok));
+    return min_int(most, kv_pages(kv, n_tok));
 }
 
-status kv_admit(struct kv *kv, struct kv_seq *s, int n_tok, int chunk)
+status kv_seq_open(const struct kv *kv, struct kv_seq *s, int n_tok)
 {
-    int n = kv_need_full(kv, n_tok), n_win = kv_need_window(kv, n_tok, chunk);
+    int n = kv_pages(kv, n_tok);
     *s = (struct kv_seq){.n_entry = n};
     s->full = mem_array((size_t)n, sizeof *s->full);
     s->win = mem_array((size_t)n, sizeof *s->win);
     if (!s->full || !s->win) {
-        kv_release(kv, s);
+        kv_seq_close(s);
         return E_NOMEM;
     }
     for (int i = 0; i < n; i++)
         s->full[i] = s->win[i] = -1;
-    if (pool_reserve(&kv->full, n)) {
-        s->rest_full = n;
-        if (pool_reserve(&kv->win, n_win)) {
-            s->rest_win = n_win;
-            return OK;
-        }
-    }
-    kv_release(kv, s);
-    return E_BUSY;
+    return OK;
 }
 
-void kv_advance(struct kv *kv, struct kv_seq *s, int pos, int n)
+void kv_seq_close(struct kv_seq *s)
 {
-    int lo = max_int(0, pos - (kv->window - 1)) / kv->page_tok;
-    int hi = (pos + n - 1) / kv->page_tok + 1;
-    ASSERT(n > 0 && hi <= s->n_entry);
-    for (; s->win_lo < lo && s->win_lo < s->win_hi; s->win_lo++) {
-        page_give(&kv->win, s->win[s->win_lo]);
-        s->win[s->win_lo] = -1;
-        s->rest_win++;
-        kv->win.n_reserved++;
-    }
-    for (; s->win_hi < hi; s->win_hi++)
-        s->win[s->win_hi] = page_take(&kv->win, &s->rest_win);
-    for (; s->n_full < hi; s->n_full++)
-        s->full[s->n_full] = page_take(&kv->full, &s->rest_full);
-}
-
-void kv_release(struct kv *kv, struct kv_seq *s)
-{
-    for (int i = 0; i < s->n_full; i++)
-        page_give(&kv->full, s->full[i]);
-    for (int i = s->win_lo; i < s->win_hi; i++)
-        page_give(&kv->win, s->win[i]);
-    kv->full.n_reserved -= s->rest_full;
-    kv->win.n_reserved -= s->rest_win;
+    ASSERT(s->n_full == 0 && s->win_lo == s->win_hi);
     mem_free(s->full);
     mem_free(s->win);
     *s = (struct kv_seq){0};

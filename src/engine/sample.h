@@ -1,14 +1,17 @@
 /* Logits to a token.
  *
- * Order of the filters, each over what the one before left: temperature, top-k, top-p, min-p. The
- * random number is a pure function of (seed, position), so a request's tokens do not depend on what
- * else is in the batch. Ties go to the lowest id.
+ * Order: penalties, bias, forbidden tokens; then temperature, top-k, top-p, min-p, each over what
+ * the one before left. The random number is a pure function of (seed, stream, position), and every
+ * sum has a fixed order, so a request's tokens do not depend on what else is in the batch nor on
+ * the processor's instruction set. Ties go to the lowest id. Log-probabilities are those of the
+ * model itself: log-softmax of the untouched logits.
  */
 #ifndef ENGINE_SAMPLE_H
 #define ENGINE_SAMPLE_H
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct sample_params {
@@ -16,15 +19,36 @@ struct sample_params {
     float top_p;       /* 0 or 1: off */
     float min_p;       /* 0: off; relative to the likeliest token */
     int top_k;         /* 0: off */
-    uint64_t seed;
+    uint64_t seed, stream;
+    float presence, frequency; /* subtracted for generated tokens: once, per occurrence */
+    float repetition;          /* 0 or 1: off; divides (or multiplies) the logit of seen tokens */
+    const int32_t *bias_id;    /* [n_bias] each < n_vocab */
+    const float *bias;         /* [n_bias] added */
+    int n_bias;
 };
+
+/* Which tokens a sequence holds and how often it generated them: for the penalties. A hash table
+ * of the distinct ids, sized at the start. */
+struct sample_seen {
+    struct sample_count {
+        int32_t id, n_out;
+    } * list;       /* [n] distinct ids in order of appearance */
+    int32_t *table; /* [cap] index into list, or -1 */
+    int n, cap, max;
+};
+MUST_USE status sample_seen_open(struct sample_seen *s, int max_distinct);
+void sample_seen_close(struct sample_seen *s);
+void sample_seen_add(struct sample_seen *s, int32_t id, bool generated);
 
 struct sample_scratch {
-    float *p;    /* [n_vocab] */
-    int32_t *id; /* [n_vocab] */
+    float *row; /* [n_vocab] logits with penalties and bias */
+    float *p;   /* [n_vocab] */
+    float *cand_p;
+    int32_t *cand; /* [n_vocab] candidates left by the filters, ascending ids */
+    double *block; /* [blocks] sums of p */
+    void *hist;
     int n_vocab;
 };
-
 MUST_USE status sample_scratch_open(struct sample_scratch *s, int n_vocab);
 void sample_scratch_close(struct sample_scratch *s);
 
@@ -33,8 +57,14 @@ double sample_lse(const float *logits, int n_vocab);
 
 int32_t sample_argmax(const float *logits, int n_vocab);
 
-/* logits[n_vocab] finite; `pos` counts the request's generated tokens. */
-int32_t sample_token(const float *logits, const struct sample_params *p, uint64_t pos,
-                     struct sample_scratch *s);
+/* The n likeliest ids, likeliest first, lower id first among equals. */
+void sample_top(const float *logits, int n_vocab, int n, int32_t *id);
+
+/* logits[n_vocab] finite; `pos` counts the request's generated tokens. seen may be NULL without
+ * penalties; forbidden[n_forbidden] can't be chosen. *lse (may be NULL) is the untouched logits'.
+ */
+int32_t sample_token(const float *logits, const struct sample_params *p,
+                     const struct sample_seen *seen, const int32_t *forbidden, int n_forbidden,
+                     uint64_t pos, double *lse, struct sample_scratch *s);
 
 #endif

@@ -51,7 +51,15 @@ struct batch {
 };
 
 struct step_out {
-    float *logits; /* [n_logit, n_vocab], the backend's memory, valid until the next step */
+    /* [n_logit, n_vocab], the backend's memory, valid until the next step; NULL from the scripted
+     * backend (engine/scripted.h), which leaves the tokens to a script. */
+    float *logits;
+};
+
+/* A page of one pool and the page of that pool that becomes its copy. */
+struct page_pair {
+    int from, to;
+    bool window; /* of the pool of sliding layers */
 };
 
 struct backend {
@@ -61,6 +69,8 @@ struct backend {
     status (*kv_init)(struct backend *, const struct kv_plan *, struct err *);
     /* Bytes of one page of each pool. */
     void (*kv_page_bytes)(const struct backend *, int page_tok, size_t *full, size_t *window);
+    /* Copies whole pages [n]: a sequence that forks inside a page. Cannot fail. */
+    void (*kv_copy)(struct backend *, const struct page_pair *, int n);
     /* E_NUMERIC when a wanted logit is NaN. Deterministic: a row's logits do not depend on the
      * other rows of the batch nor on how a sequence was cut into steps. */
     status (*step)(struct backend *, const struct batch *, struct step_out *, struct err *);

@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { N_REQ = 12, MAX_TOK = 40 };
+enum { N_REQ = 12, MAX_TOK = 20 };
 
 static gloss_model *model;
 static int32_t *prompt[N_REQ];
@@ -24,7 +24,7 @@ static int setup(void **state)
         /* Lengths from a few tokens to several windows of 128. */
         char text[4096] = "";
         size_t n = 0;
-        for (int k = 0; k < 1 + i * 14; k++)
+        for (int k = 0; k < 1 + i * 7; k++)
             n += (size_t)snprintf(text + n, sizeof text - n, "%s %d ", words[(i + k) % 4], i * k);
         if (gloss_encode(model, text, n, GLOSS_SPECIAL_TEXT, &prompt[i], &n_prompt[i], NULL) < 0)
             return -1;
@@ -116,8 +116,8 @@ static void test_company_changes_nothing(void **state)
     (void)state;
     static const struct {
         int max_requests, chunk, n_thread;
-    } ways[] = {{N_REQ, 64, 2}, {5, 7, 1}, {3, 256, 3}};
-    run_alone(alone, 256, 2);
+    } ways[] = {{N_REQ, 64, 2}, {5, 7, 1}, {3, 256, 1}};
+    run_alone(alone, 256, 1);
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         gloss_engine *g = engine(ways[w].max_requests, ways[w].chunk, ways[w].n_thread);
         gloss_request *r[N_REQ];
@@ -137,7 +137,7 @@ static void test_chunks_change_nothing(void **state)
 {
     (void)state;
     struct result res[N_REQ];
-    run_alone(res, 1, 2);
+    run_alone(res, 1, 1);
     assert_same(alone, res);
     run_alone(res, 33, 1);
     assert_same(alone, res);
@@ -146,7 +146,7 @@ static void test_chunks_change_nothing(void **state)
 static void test_cancel_and_free(void **state)
 {
     (void)state;
-    gloss_engine *g = engine(2, 64, 2);
+    gloss_engine *g = engine(2, 64, 1);
     struct gloss_event ev;
     struct result res;
     gloss_request *a = submit(g, 5), *b = submit(g, 6), *waiting = submit(g, 7);
@@ -207,10 +207,10 @@ static gloss_status keep_row(void *ctx, const float *logits, int n_vocab)
 static void test_score_is_logits(void **state)
 {
     (void)state;
-    enum { I = 4 };
+    enum { I = 3 };
     size_t n = n_prompt[I];
     assert_true(n > 64 && n < 400);
-    gloss_engine *g = engine(1, 64, 2);
+    gloss_engine *g = engine(1, 64, 1);
     struct rows all = {.v = calloc(n, 4096 * sizeof(float))};
     struct rows last = {.v = calloc(1, 4096 * sizeof(float))};
     assert_int_equal(gloss_logits(g, prompt[I], n, 0, 0, keep_row, &all, NULL), GLOSS_OK);
@@ -242,37 +242,153 @@ static void test_score_is_logits(void **state)
     gloss_engine_free(g);
 }
 
+/* ---- with a script instead of the model: exact streams ---- */
+
+static gloss_engine *scripted(const char *script, int max_requests)
+{
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    struct gloss_err e = {0};
+    gloss_engine *g;
+    o.max_requests = max_requests;
+    o.n_ctx = 2048;
+    o.script = script;
+    o.n_script = strlen(script);
+    if (gloss_engine_new(model, &o, &g, &e) < 0)
+        fail_msg("%s", e.msg);
+    return g;
+}
+
+/* What a client sees: per channel the text, stop texts taken off. */
+struct seen {
+    char analysis[512], final[512], other[512];
+    int n_token, finish, i_stop;
+};
+
+static void read_answer(gloss_request *r, struct seen *s)
+{
+    struct gloss_chat_opts co = GLOSS_INIT(struct gloss_chat_opts);
+    struct gloss_event ev;
+    struct gloss_delta d;
+    gloss_chat *c;
+    *s = (struct seen){0};
+    assert_int_equal(gloss_chat_new(model, &co, &c, NULL), GLOSS_OK);
+    for (;;) {
+        assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+        if (ev.kind == GLOSS_EV_FINISH)
+            break;
+        s->n_token++;
+        assert_int_equal(gloss_chat_feed(c, ev.token, &d, NULL), GLOSS_OK);
+        char *to = !d.channel || strcmp(d.channel, "final") == 0 ? s->final
+                   : strcmp(d.channel, "analysis") == 0          ? s->analysis
+                                                                 : s->other;
+        assert_true((size_t)ev.n_hide <= d.n);
+        strncat(to, d.text ? d.text : "", d.n - (size_t)ev.n_hide);
+    }
+    s->finish = ev.finish;
+    s->i_stop = ev.i_stop;
+    gloss_chat_free(c);
+}
+
+static void ask(gloss_engine *g, const struct gloss_params *p, struct seen *s)
+{
+    gloss_request *r;
+    assert_int_equal(gloss_submit(g, prompt[0], n_prompt[0], p, &r, NULL), GLOSS_OK);
+    read_answer(r, s);
+    gloss_request_free(r);
+}
+
+static void test_script(void **state)
+{
+    (void)state;
+    static const char script[] =
+        "{\"text\":\"<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final"
+        "<|message|>one<|return|>\"}\n\n"
+        "{\"text\":\"<|channel|>final<|message|>two\",\"delay_ms\":2}\n"
+        "{\"tokens\":[]}\n";
+    gloss_engine *g = scripted(script, 2);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct seen s;
+    for (int round = 0; round < 2; round++) { /* the file repeats */
+        ask(g, &p, &s);
+        assert_string_equal(s.analysis, "hm");
+        assert_string_equal(s.final, "one");
+        assert_int_equal(s.finish, GLOSS_FINISH_STOP);
+        ask(g, &p, &s);
+        assert_string_equal(s.final, "two");
+        assert_int_equal(s.finish, GLOSS_FINISH_STOP); /* the line's end */
+        ask(g, &p, &s);
+        assert_int_equal(s.n_token, 0);
+        assert_int_equal(s.finish, GLOSS_FINISH_STOP);
+    }
+    p.n = 2; /* two lines, in order of index */
+    gloss_request *r;
+    struct gloss_event ev;
+    int n_token[2] = {0}, left = 2;
+    assert_int_equal(gloss_submit(g, prompt[0], n_prompt[0], &p, &r, NULL), GLOSS_OK);
+    while (left > 0) {
+        assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+        left -= ev.kind == GLOSS_EV_FINISH;
+        n_token[ev.index] += ev.kind == GLOSS_EV_TOKEN;
+    }
+    assert_true(n_token[0] > n_token[1] && n_token[1] >= 4);
+    gloss_request_free(r);
+    gloss_engine_free(g);
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    struct gloss_err e;
+    o.script = "{\"text\":\"a\"}\n{\"text\":1}\n";
+    o.n_script = strlen(o.script);
+    assert_int_equal(gloss_engine_new(model, &o, &g, &e), GLOSS_E_INPUT);
+    assert_non_null(strstr(e.msg, "line 2"));
+}
+
 static void test_reasoning_budget(void **state)
 {
     (void)state;
-    static const char ask[] = "[{\"role\":\"user\",\"content\":\"What is 12 + 30?\"}]";
-    gloss_chat *c;
-    const int32_t *ids;
-    size_t n;
-    struct gloss_chat_opts co = GLOSS_INIT(struct gloss_chat_opts);
-    co.effort = GLOSS_EFFORT_HIGH;
-    assert_int_equal(gloss_chat_new(model, &co, &c, NULL), GLOSS_OK);
-    assert_int_equal(gloss_chat_load(c, ask, strlen(ask), GLOSS_FORM_OPENAI, NULL), GLOSS_OK);
-    assert_int_equal(gloss_chat_render(c, &ids, &n, NULL), GLOSS_OK);
-    gloss_engine *g = engine(1, 64, 2);
+    gloss_engine *g = scripted("{\"text\":\"<|channel|>analysis<|message|>1 2 3 4 5 6 7 8 9\"}", 1);
     struct gloss_params p = GLOSS_INIT(struct gloss_params);
-    p.max_tokens = 200;
+    struct seen s;
     p.reasoning_budget = 3;
-    gloss_request *r;
-    assert_int_equal(gloss_submit(g, ids, n, &p, &r, NULL), GLOSS_OK);
-    struct gloss_event ev;
-    struct gloss_delta d;
-    int n_analysis = 0, n_final = 0;
-    while (gloss_next(r, &ev, -1) == GLOSS_OK && ev.kind == GLOSS_EV_TOKEN) {
-        assert_int_equal(gloss_chat_feed(c, ev.token, &d, NULL), GLOSS_OK);
-        n_analysis += d.text && d.channel && strcmp(d.channel, "analysis") == 0;
-        n_final += d.text && d.channel && strcmp(d.channel, "final") == 0;
-    }
-    assert_true(n_analysis > 0 && n_analysis <= 4);
-    assert_true(n_final > 0);
-    gloss_request_free(r);
+    p.max_tokens = 30;
+    ask(g, &p, &s);
+    assert_true(strlen(s.analysis) >= 2 && strlen(s.analysis) <= 8);
+    assert_true(strlen(s.final) > 0); /* what follows lands in the answer */
     gloss_engine_free(g);
-    gloss_chat_free(c);
+}
+
+static void test_stop_texts(void **state)
+{
+    (void)state;
+    static const char script[] =
+        "{\"text\":\"<|channel|>analysis<|message|>the STOP word<|end|><|start|>assistant"
+        "<|channel|>final<|message|>say ST, STO or STOP now<|return|>\"}";
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct seen s;
+    gloss_engine *g = scripted(script, 1);
+    const char *stop[2] = {"nothing", "STOP"};
+    p.stop = stop;
+    p.n_stop = 2;
+    ask(g, &p, &s);
+    assert_string_equal(s.analysis, "the STOP word"); /* not there */
+    assert_string_equal(s.final, "say ST, STO or ");
+    assert_int_equal(s.finish, GLOSS_FINISH_STOP);
+    assert_int_equal(s.i_stop, 1);
+    stop[1] = "y ST, STO o"; /* begins and ends inside tokens */
+    ask(g, &p, &s);
+    assert_string_equal(s.final, "sa");
+    stop[1] = "now and then"; /* held back, never completed */
+    ask(g, &p, &s);
+    assert_string_equal(s.final, "say ST, STO or STOP now");
+    assert_int_equal(s.i_stop, -1);
+    stop[1] = "say";
+    p.min_tokens = 1000; /* nothing stops before */
+    ask(g, &p, &s);
+    assert_string_equal(s.final, "say ST, STO or STOP now");
+    struct gloss_err e;
+    gloss_request *r;
+    stop[1] = "";
+    assert_int_equal(gloss_submit(g, prompt[0], n_prompt[0], &p, &r, &e), GLOSS_E_INPUT);
+    assert_string_equal(e.param, "stop");
+    gloss_engine_free(g);
 }
 
 /* Opens everything and runs one request; the code of the first failure. */
@@ -285,14 +401,24 @@ static gloss_status whole_path(void)
     struct gloss_params p = GLOSS_INIT(struct gloss_params);
     struct gloss_event ev = {0};
     o.n_ctx = 512;
+    o.n_thread = 1;
     p.max_tokens = 2;
+    static const char *const stop[] = {"never"};
+    p.stop = stop;
+    p.n_stop = 1;
+    p.reasoning_budget = 100;
+    p.presence_penalty = 1;
+    p.n_top = 2;
+    p.n = 2;
     gloss_status st = gloss_model_open("tiny", NULL, &m, NULL);
     if (st == GLOSS_OK)
         st = gloss_engine_new(m, &o, &g, NULL);
     if (st == GLOSS_OK)
         st = gloss_submit(g, prompt[0], n_prompt[0], &p, &r, NULL);
-    while (st == GLOSS_OK && ev.kind != GLOSS_EV_FINISH) {
+    for (int left = 2; st == GLOSS_OK && left > 0;) {
         st = gloss_next(r, &ev, -1);
+        if (st == GLOSS_OK && ev.kind == GLOSS_EV_FINISH)
+            left--;
         if (st == GLOSS_OK && ev.kind == GLOSS_EV_FINISH && ev.finish == GLOSS_FINISH_ERROR)
             st = ev.err.code;
     }
@@ -325,7 +451,9 @@ int main(void)
         cmocka_unit_test(test_cancel_and_free),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_score_is_logits),
+        cmocka_unit_test(test_script),
         cmocka_unit_test(test_reasoning_budget),
+        cmocka_unit_test(test_stop_texts),
         cmocka_unit_test(test_every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

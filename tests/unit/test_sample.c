@@ -25,11 +25,16 @@ static int teardown(void **state)
     return 0;
 }
 
+static int32_t draw_one(const float *row, const struct sample_params *p, uint64_t pos)
+{
+    return sample_token(row, p, NULL, NULL, 0, pos, NULL, &scratch);
+}
+
 static void draw(const struct sample_params *p, int *count)
 {
     memset(count, 0, V * sizeof *count);
     for (int i = 0; i < DRAWS; i++)
-        count[sample_token(logits, p, (uint64_t)i, &scratch)]++;
+        count[draw_one(logits, p, (uint64_t)i)]++;
 }
 
 /* Ids by falling probability, ties by id: written apart from the code under test. */
@@ -119,15 +124,15 @@ static void test_greedy_ties_and_seed(void **state)
     float tie[V] = {0};
     tie[7] = tie[9] = 2;
     struct sample_params greedy = {0}, p = {.temperature = 1, .seed = 3};
-    assert_int_equal(sample_token(tie, &greedy, 0, &scratch), 7);
+    assert_int_equal(draw_one(tie, &greedy, 0), 7);
     struct sample_params k1 = {.temperature = 1, .top_k = 1, .seed = 9};
-    assert_int_equal(sample_token(tie, &k1, 4, &scratch), 7);
+    assert_int_equal(draw_one(tie, &k1, 4), 7);
     int same = 0, other = 0;
     struct sample_params q = {.temperature = 1, .seed = 4};
     for (uint64_t i = 0; i < 200; i++) {
-        int32_t a = sample_token(logits, &p, i, &scratch);
-        same += a == sample_token(logits, &p, i, &scratch);
-        other += a == sample_token(logits, &q, i, &scratch);
+        int32_t a = draw_one(logits, &p, i);
+        same += a == draw_one(logits, &p, i);
+        other += a == draw_one(logits, &q, i);
     }
     assert_int_equal(same, 200);
     assert_true(other < 100);
@@ -144,12 +149,131 @@ static void test_lse(void **state)
     assert_true(sample_lse(far, 3) == (double)1e30f);
 }
 
+/* A flat and a steep distribution over a large vocabulary, every filter, against a plain sort. */
+struct pair {
+    double p;
+    int id;
+};
+
+static int by_p(const void *a, const void *b)
+{
+    const struct pair *x = a, *y = b;
+    return x->p != y->p ? (x->p < y->p ? 1 : -1) : x->id - y->id;
+}
+
+static void test_large_vocabulary(void **state)
+{
+    (void)state;
+    enum { N = 30011, TRIES = 300 };
+    static float row[N];
+    static struct pair sorted_p[N];
+    struct sample_scratch s;
+    assert_int_equal(sample_scratch_open(&s, N), OK);
+    static const struct sample_params ways[] = {
+        {.temperature = 1, .top_p = 0.9f, .seed = 1},
+        {.temperature = 1.3f, .top_k = 40, .seed = 2},
+        {.temperature = 0.6f, .top_k = 500, .top_p = 0.5f, .seed = 3},
+        {.temperature = 1, .min_p = 0.05f, .seed = 4},
+        {.temperature = 1, .top_k = 20000, .top_p = 0.99f, .min_p = 0.001f, .seed = 5},
+    };
+    for (int scale = 0; scale <= 6; scale += 3) {
+        for (int i = 0; i < N; i++) /* values repeat: ties are common */
+            row[i] = (float)(i * 7919 % 257) / 257.0f * (float)scale;
+        for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+            const struct sample_params *p = &ways[w];
+            double sum = 0, kept = 0;
+            for (int i = 0; i < N; i++) {
+                double q = exp(((double)row[i] - (double)row[sample_argmax(row, N)]) /
+                               (double)p->temperature);
+                sorted_p[i] = (struct pair){q, i};
+            }
+            qsort(sorted_p, N, sizeof *sorted_p, by_p);
+            int n = p->top_k ? p->top_k : N, m = 0;
+            for (int i = 0; i < n; i++)
+                sum += sorted_p[i].p;
+            double most = p->top_p > 0 ? (double)p->top_p * sum : 1e300;
+            while (m < n && kept < most)
+                kept += sorted_p[m++].p;
+            static char in[N];
+            memset(in, 0, sizeof in);
+            for (int i = 0; i < m; i++)
+                in[sorted_p[i].id] = sorted_p[i].p >= (double)p->min_p * 0.999999;
+            /* Rounding may move the border of a large nucleus by an element. */
+            if (m < N)
+                in[sorted_p[m].id] = 1;
+            int outside = 0;
+            double mean = 0, want = 0, mass = 0;
+            for (int i = 0; i < TRIES; i++) {
+                int id = sample_token(row, p, NULL, NULL, 0, (uint64_t)i, NULL, &s);
+                outside += !in[id];
+                mean += (double)row[id] / TRIES;
+            }
+            for (int i = 0; i < m; i++)
+                if (in[sorted_p[i].id]) {
+                    want += sorted_p[i].p * (double)row[sorted_p[i].id];
+                    mass += sorted_p[i].p;
+                }
+            assert_int_equal(outside, 0);
+            assert_true(fabs(mean - want / mass) < 0.08 * (scale + 1));
+        }
+    }
+    sample_scratch_close(&s);
+}
+
+static void test_rules(void **state)
+{
+    (void)state;
+    float row[V] = {0};
+    row[3] = 2, row[4] = 1.5f, row[5] = -1;
+    struct sample_seen seen;
+    assert_int_equal(sample_seen_open(&seen, V), OK);
+    for (int i = 0; i < 20; i++) /* every id finds its place again */
+        sample_seen_add(&seen, i % 5 * 7 + 3, i >= 10);
+    assert_int_equal(seen.n, 5);
+    for (int i = 0; i < seen.n; i++)
+        assert_int_equal(seen.list[i].n_out, 2);
+    struct sample_params p = {.frequency = 0.5f}; /* 3 was generated twice */
+    double lse = 0;
+    assert_int_equal(sample_token(row, &p, &seen, NULL, 0, 0, &lse, &scratch), 4);
+    assert_true(fabs(lse - sample_lse(row, V)) < 1e-12); /* of the untouched logits */
+    p = (struct sample_params){.presence = 0.4f};
+    assert_int_equal(sample_token(row, &p, &seen, NULL, 0, 0, NULL, &scratch), 3);
+    p = (struct sample_params){.repetition = 2};
+    assert_int_equal(sample_token(row, &p, &seen, NULL, 0, 0, NULL, &scratch), 4);
+    int32_t id[2] = {5, 3}, none[2] = {5, 4};
+    float add[2] = {2.9f, -0.2f};
+    p = (struct sample_params){.bias_id = id, .bias = add, .n_bias = 2};
+    assert_int_equal(sample_token(row, &p, NULL, NULL, 0, 0, NULL, &scratch), 5);
+    assert_int_equal(sample_token(row, &p, NULL, none, 2, 0, NULL, &scratch), 3);
+    p.temperature = 1;
+    for (uint64_t i = 0; i < 500; i++) {
+        int32_t t = sample_token(row, &p, NULL, none, 2, i, NULL, &scratch);
+        assert_true(t != 5 && t != 4);
+    }
+    sample_seen_close(&seen);
+}
+
+static void test_top(void **state)
+{
+    (void)state;
+    float row[V];
+    for (int i = 0; i < V; i++)
+        row[i] = (float)(i * 13 % 10);
+    int32_t id[12];
+    sample_top(row, V, 12, id);
+    for (int i = 0; i < 12; i++) {
+        assert_true(row[id[i]] == (i < 5 ? 9 : i < 10 ? 8 : 7));
+        assert_true(i == 0 || row[id[i]] < row[id[i - 1]] || id[i] > id[i - 1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_temperature), cmocka_unit_test(test_top_k_then_top_p_then_min_p),
         cmocka_unit_test(test_top_p_alone), cmocka_unit_test(test_greedy_ties_and_seed),
-        cmocka_unit_test(test_lse),
+        cmocka_unit_test(test_lse),         cmocka_unit_test(test_large_vocabulary),
+        cmocka_unit_test(test_rules),       cmocka_unit_test(test_top),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

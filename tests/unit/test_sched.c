@@ -1,0 +1,591 @@
+/* Many requests at once on few pages: whatever the scheduler does (chunks, preemption, prefix
+ * hits, forks), every request yields the tokens and log-probabilities it yields alone, bit by bit.
+ * And what must never happen: lost pages, one tenant starving another, a slow reader stalling
+ * others, a reader waiting for ever.
+ */
+#include "unit/unit.h"
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "gloss.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+enum { N_REQ = 256, MAX_PROMPT = 110, MAX_TOK = 12, MAX_N = 2, N_VOCAB = 1500 };
+
+static gloss_model *model;
+static uint64_t seed;
+
+static int setup(void **state)
+{
+    (void)state;
+    seed = rng_os_seed();
+    printf("seed %llu\n", (unsigned long long)seed);
+    return gloss_model_open("tiny", NULL, &model, NULL);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    gloss_model_close(model);
+    return 0;
+}
+
+/* ---- 256 mixed requests ---- */
+
+static uint32_t draw(uint64_t stream, uint64_t i, uint32_t n)
+{
+    uint32_t r[4];
+    rng_block(seed, stream, i, r);
+    return r[0] % n;
+}
+
+/* Requests share beginnings of three lengths, so that the cache has something to find. */
+static int make_prompt(int i, int32_t *ids)
+{
+    int n = 1 + (int)draw(1, (uint64_t)i, MAX_PROMPT), shared = (int)draw(2, (uint64_t)i, 3) * 50;
+    for (int k = 0; k < n; k++)
+        ids[k] = (int32_t)(k < shared ? draw(3, (uint64_t)k, N_VOCAB)
+                                      : draw(4, (uint64_t)(i * MAX_PROMPT + k), N_VOCAB));
+    return n;
+}
+
+static gloss_request *submit(gloss_engine *g, int i)
+{
+    static const char *const stop[] = {"e", "the answer"};
+    int32_t ids[MAX_PROMPT], bias_id[] = {5, 77};
+    float bias[] = {3, -2};
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    p.max_tokens = 1 + i % MAX_TOK;
+    p.seed = 1 + (uint64_t)i;
+    p.temperature = i % 4 ? 0.5f + 0.25f * (float)(i % 5) : 0;
+    p.top_p = i % 3 ? 0.9f : 0;
+    p.top_k = i % 5 == 1 ? 40 : 0;
+    p.min_p = i % 7 == 2 ? 0.05f : 0;
+    p.presence_penalty = i % 6 == 3 ? 0.5f : 0;
+    p.repetition_penalty = i % 6 == 4 ? 1.2f : 0;
+    p.bias_ids = bias_id;
+    p.bias = bias;
+    p.n_bias = i % 9 == 5 ? 2 : 0;
+    p.n = i % 8 == 6 ? MAX_N : 1;
+    p.n_top = i % 10 == 7 ? 3 : 0;
+    p.prompt_logprobs = i % 16 == 8;
+    p.stop = stop;
+    p.n_stop = i % 11 == 9 ? 2 : 0;
+    p.min_tokens = i % 11 == 10 ? 3 : 0;
+    p.ignore_eos = i % 2;
+    p.tenant = (uint64_t)(i % 3);
+    p.priority = i % 13 == 0;
+    gloss_request *r;
+    struct gloss_err e;
+    int n = make_prompt(i, ids);
+    if (gloss_submit(g, ids, (size_t)n, &p, &r, &e) < 0)
+        fail_msg("%s", e.msg);
+    return r;
+}
+
+/* Everything a request says, as one hash per choice: tokens, log-probabilities' bits, finish. */
+struct result {
+    uint64_t hash[MAX_N];
+    int n_event;
+};
+
+static void mix(uint64_t *h, const void *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        *h = (*h ^ ((const uint8_t *)p)[i]) * 0x100000001b3;
+}
+
+static void collect(gloss_request *r, int n, struct result *res)
+{
+    *res = (struct result){0};
+    for (int left = n; left > 0;) {
+        struct gloss_event ev;
+        assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+        uint64_t *h = &res->hash[ev.index];
+        mix(h, &ev.kind, sizeof ev.kind);
+        mix(h, &ev.token, sizeof ev.token);
+        if (ev.logprob == ev.logprob)
+            mix(h, &ev.logprob, sizeof ev.logprob);
+        mix(h, &ev.n_hide, sizeof ev.n_hide);
+        mix(h, ev.top_ids, (size_t)ev.n_top * sizeof *ev.top_ids);
+        mix(h, ev.top_logprobs, (size_t)ev.n_top * sizeof *ev.top_logprobs);
+        mix(h, &ev.finish, sizeof ev.finish);
+        mix(h, &ev.i_stop, sizeof ev.i_stop);
+        res->n_event++;
+        if (ev.kind == GLOSS_EV_FINISH) {
+            assert_int_not_equal(ev.finish, GLOSS_FINISH_ERROR);
+            left--;
+        }
+    }
+    struct gloss_event ev;
+    assert_int_equal(gloss_next(r, &ev, 0), GLOSS_E_STATE);
+}
+
+static gloss_engine *open_engine(int max_requests, int chunk, bool cache, int pages)
+{
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    struct gloss_err e;
+    gloss_engine *g;
+    o.n_thread = 1; /* a busy machine makes barriers slow; test_engine has more threads */
+    o.max_requests = max_requests;
+    o.chunk = chunk;
+    o.n_ctx = 512;
+    o.no_prefix_cache = !cache;
+    struct gloss_info info;
+    gloss_model_info(model, &info);
+    o.memory_bytes = (uint64_t)pages * 32 * (uint64_t)(info.kv_bytes_full + info.kv_bytes_window);
+    if (gloss_engine_new(model, &o, &g, &e) < 0)
+        fail_msg("%s", e.msg);
+    return g;
+}
+
+static struct gloss_stats stats(gloss_engine *g)
+{
+    struct gloss_stats s = GLOSS_INIT(struct gloss_stats);
+    gloss_engine_stats(g, &s);
+    return s;
+}
+
+/* When nobody runs, what is not free is the cache's. */
+static void assert_at_rest(gloss_engine *g)
+{
+    struct gloss_stats s;
+    uint64_t start = clock_ns();
+    do
+        s = stats(g);
+    while ((s.n_running || s.n_waiting || s.free_full + s.cached_full != s.pages_full ||
+            s.free_window + s.cached_window != s.pages_window) &&
+           clock_ms_since(start) < 10000);
+    assert_int_equal(s.n_running + s.n_waiting, 0);
+    assert_int_equal(s.free_full + s.cached_full, s.pages_full);
+    assert_int_equal(s.free_window + s.cached_window, s.pages_window);
+}
+
+static void test_256_as_if_alone(void **state)
+{
+    (void)state;
+    static struct result alone[N_REQ], res;
+    static gloss_request *r[N_REQ];
+    static const int chunks[] = {1, 7, 64, 512}, pages[] = {5, 6, 10, 20};
+    gloss_engine *g = open_engine(1, 64, false, 64);
+    for (int i = 0; i < N_REQ; i++) {
+        r[i] = submit(g, i);
+        collect(r[i], i % 8 == 6 ? MAX_N : 1, &alone[i]);
+        gloss_request_free(r[i]);
+    }
+    assert_int_equal(stats(g).n_preempt, 0);
+    gloss_engine_free(g);
+    for (int k = 0; k < 8; k++) {
+        bool cache = k / 4;
+        g = open_engine(48, chunks[k % 4], cache, pages[k % 4]);
+        for (int i = 0; i < N_REQ; i++)
+            r[i] = submit(g, i);
+        for (int i = 0; i < N_REQ; i++) {
+            collect(r[i], i % 8 == 6 ? MAX_N : 1, &res);
+            if (memcmp(res.hash, alone[i].hash, sizeof res.hash) != 0)
+                fail_msg("request %d differs: chunk %d, cache %d", i, chunks[k % 4], cache);
+            gloss_request_free(r[i]);
+        }
+        struct gloss_stats s = stats(g);
+        printf("chunk %3d cache %d: %llu steps, %llu rows, %llu preempted, %llu of %llu reused, "
+               "%llu evicted\n",
+               chunks[k % 4], cache, (unsigned long long)s.n_step, (unsigned long long)s.n_row,
+               (unsigned long long)s.n_preempt, (unsigned long long)s.prompt_reused,
+               (unsigned long long)s.prompt_tokens, (unsigned long long)s.n_evict);
+        assert_true(s.n_preempt > 0);
+        assert_true(!cache || (s.prompt_reused > 0 && s.n_evict > 0));
+        assert_at_rest(g);
+        gloss_engine_free(g);
+    }
+}
+
+/* ---- an agent's conversation ---- */
+
+/* Twenty turns with tool calls, each prompt the last one with the model's output and a tool's
+ * result appended; then the turn is closed, its analysis dropped, and the next begins. */
+static void talk(gloss_engine *g, bool cached, uint64_t *hash)
+{
+    enum { TURNS = 20, CAP = 8192, GEN = 30 };
+    static int32_t ids[CAP], kept[CAP], known[CAP];
+    int32_t *start, *message, *end;
+    size_t n_tok;
+    assert_int_equal(gloss_encode(model, "<|start|>", 9, GLOSS_SPECIAL_ALLOW, &start, &n_tok, NULL),
+                     0);
+    assert_int_equal(
+        gloss_encode(model, "<|message|>", 11, GLOSS_SPECIAL_ALLOW, &message, &n_tok, NULL), 0);
+    assert_int_equal(gloss_encode(model, "<|end|>", 7, GLOSS_SPECIAL_ALLOW, &end, &n_tok, NULL), 0);
+    int n = 0, n_kept = 0, n_known = 0;
+    for (int i = 0; i < 90; i++) /* system, developer, tools */
+        kept[n_kept++] = (int32_t)draw(7, (uint64_t)i, N_VOCAB - 100);
+    for (int turn = 0; turn < TURNS; turn++) {
+        /* the user's message; every third turn the analysis so far is dropped with it */
+        bool closed = turn % 3 == 0;
+        if (closed) {
+            memcpy(ids, kept, sizeof kept);
+            n = n_kept;
+        }
+        ids[n++] = *start;
+        for (int i = 0; i < 5 + turn * 3; i++)
+            ids[n++] = (int32_t)draw(8, (uint64_t)(turn * 100 + i), N_VOCAB - 100);
+        ids[n++] = *end;
+        if (closed) {
+            n_kept = n;
+            memcpy(kept, ids, sizeof kept);
+            /* the answer that stays: a final message in the place of all the rest */
+            kept[n_kept++] = *start;
+            kept[n_kept++] = *message;
+            for (int i = 0; i < 12; i++)
+                kept[n_kept++] = (int32_t)draw(9, (uint64_t)(turn * 100 + i), N_VOCAB - 100);
+            kept[n_kept++] = *end;
+        }
+        ids[n++] = *start;
+        ids[n++] = 77;
+        /* New is what follows the longest beginning in common with what was computed before. */
+        int common = 0;
+        while (common < n && common < n_known && ids[common] == known[common])
+            common++;
+        if (closed) {
+            /* against the kept beginning, computed as part of the turn that it was first sent in */
+            int k = 0;
+            while (k < n && k < n_kept && ids[k] == kept[k])
+                k++;
+            assert_true(k > 0);
+        }
+        struct gloss_params p = GLOSS_INIT(struct gloss_params);
+        p.max_tokens = GEN;
+        p.temperature = 1;
+        p.seed = 1 + (uint64_t)turn;
+        p.ignore_eos = 1;
+        gloss_request *r;
+        struct gloss_event ev;
+        assert_int_equal(gloss_submit(g, ids, (size_t)n, &p, &r, NULL), GLOSS_OK);
+        int n_prompt = n;
+        for (;;) {
+            assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+            if (ev.kind == GLOSS_EV_FINISH)
+                break;
+            ids[n++] = ev.token;
+            mix(hash, &ev.token, sizeof ev.token);
+            mix(hash, &ev.logprob, sizeof ev.logprob);
+        }
+        gloss_request_free(r);
+        if (cached) {
+            if (ev.n_computed > n_prompt - common + 32)
+                fail_msg("turn %d: %d of %d computed, %d new", turn, ev.n_computed, n_prompt,
+                         n_prompt - common);
+            assert_int_equal(ev.n_reused + ev.n_computed, n_prompt);
+        }
+        memcpy(known, ids, sizeof known);
+        n_known = n - 1; /* the last token was never fed */
+    }
+    gloss_free(start);
+    gloss_free(message);
+    gloss_free(end);
+}
+
+static void test_agent_conversation(void **state)
+{
+    (void)state;
+    uint64_t with = 0, without = 0;
+    gloss_engine *g;
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    o.n_thread = 1;
+    o.n_ctx = 4096;
+    assert_int_equal(gloss_engine_new(model, &o, &g, NULL), GLOSS_OK);
+    talk(g, true, &with);
+    assert_at_rest(g);
+    gloss_engine_free(g);
+    o.no_prefix_cache = 1;
+    assert_int_equal(gloss_engine_new(model, &o, &g, NULL), GLOSS_OK);
+    talk(g, false, &without);
+    gloss_engine_free(g);
+    assert_true(with == without);
+}
+
+/* ---- tenants ---- */
+
+static void one(gloss_engine *g, uint64_t tenant, const int32_t *ids, int n, struct gloss_event *ev)
+{
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    gloss_request *r;
+    p.max_tokens = 1;
+    p.tenant = tenant;
+    assert_int_equal(gloss_submit(g, ids, (size_t)n, &p, &r, NULL), GLOSS_OK);
+    while (gloss_next(r, ev, -1) == GLOSS_OK && ev->kind != GLOSS_EV_FINISH)
+        ;
+    gloss_request_free(r);
+}
+
+static void test_tenants_share_nothing(void **state)
+{
+    (void)state;
+    gloss_engine *g = open_engine(2, 64, true, 64);
+    struct gloss_event ev;
+    int32_t ids[100];
+    for (int i = 0; i < 100; i++)
+        ids[i] = i;
+    one(g, 1, ids, 100, &ev);
+    assert_int_equal(ev.n_reused, 0);
+    one(g, 2, ids, 100, &ev);
+    assert_int_equal(ev.n_reused, 0);
+    one(g, 1, ids, 100, &ev); /* the paired check: the same tenant does hit */
+    assert_int_equal(ev.n_reused, 96);
+    ids[50] = 7;
+    one(g, 1, ids, 100, &ev);
+    assert_int_equal(ev.n_reused, 32);
+    gloss_engine_free(g);
+}
+
+static const char script[] = "{\"text\":\"<|channel|>final<|message|>a b c d e f g h i j k l m\"}";
+
+static gloss_engine *scripted(int max_requests, int max_queue, int n_ctx)
+{
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    gloss_engine *g;
+    o.max_requests = max_requests;
+    o.max_queue = max_queue;
+    o.n_ctx = n_ctx;
+    o.script = script;
+    o.n_script = strlen(script);
+    assert_int_equal(gloss_engine_new(model, &o, &g, NULL), GLOSS_OK);
+    return g;
+}
+
+/* One tenant fills the queue; another's single request goes before the rest of it. */
+static void test_fair_between_tenants(void **state)
+{
+    (void)state;
+    enum { MANY = 100 };
+    gloss_engine *g = scripted(1, 200, 512);
+    int32_t ids[64] = {0};
+    gloss_request *r[MANY + 1];
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    uint64_t t_end[MANY + 1] = {0};
+    for (int i = 0; i <= MANY; i++) {
+        p.tenant = i == MANY ? 2 : 1;
+        assert_int_equal(gloss_submit(g, ids, 64, &p, &r[i], NULL), GLOSS_OK);
+    }
+    for (int i = 0; i <= MANY; i++) {
+        struct gloss_event ev;
+        while (gloss_next(r[i], &ev, -1) == GLOSS_OK && ev.kind != GLOSS_EV_FINISH)
+            ;
+        t_end[i] = ev.t_ns;
+        gloss_request_free(r[i]);
+    }
+    int before = 0;
+    for (int i = 0; i < MANY; i++)
+        before += t_end[i] < t_end[MANY];
+    printf("requests of the other tenant served before: %d of %d\n", before, MANY);
+    assert_true(before < MANY / 2);
+    gloss_engine_free(g);
+}
+
+/* ---- readers ---- */
+
+static void test_queue_bound(void **state)
+{
+    (void)state;
+    gloss_engine *g = scripted(1, 3, 2048);
+    gloss_request *r[5];
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct gloss_err e;
+    int32_t ids[4] = {1, 2, 3, 4};
+    p.deadline_ms = 60000;
+    int n = 0;
+    /* Nobody reads, but short answers fit their rings: make them wait for a cancel instead. */
+    gloss_status st = GLOSS_OK;
+    for (int i = 0; i < 1000 && st == GLOSS_OK; i++) {
+        gloss_request *q;
+        st = gloss_submit(g, ids, 4, &p, &q, &e);
+        if (st == GLOSS_OK) {
+            if (n == 5)
+                gloss_request_free(r[--n]);
+            r[n++] = q;
+        }
+    }
+    if (st < 0) {
+        assert_int_equal(st, GLOSS_E_BUSY);
+        assert_non_null(strstr(e.msg, "4"));
+    }
+    while (n > 0)
+        gloss_request_free(r[--n]);
+    assert_int_equal(gloss_engine_drain(g, 10000), GLOSS_OK);
+    assert_int_equal(gloss_submit(g, ids, 4, &p, &r[0], &e), GLOSS_E_BUSY);
+    gloss_engine_free(g);
+}
+
+/* A reader that never reads pauses its own sequence; others finish; its deadline ends it. */
+static void test_slow_reader(void **state)
+{
+    (void)state;
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    o.max_requests = 1;
+    o.n_ctx = 1024;
+    o.n_thread = 1;
+    gloss_engine *g;
+    assert_int_equal(gloss_engine_new(model, &o, &g, NULL), GLOSS_OK);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    gloss_request *slow, *late, *quick;
+    struct gloss_event ev;
+    int32_t ids[4] = {1, 2, 3, 4};
+    p.ignore_eos = 1;
+    p.no_logprobs = 1;
+    p.max_tokens = 600;
+    assert_int_equal(gloss_submit(g, ids, 4, &p, &slow, NULL), GLOSS_OK);
+    p.deadline_ms = 1500;
+    p.tenant = 2;
+    assert_int_equal(gloss_submit(g, ids, 4, &p, &late, NULL), GLOSS_OK);
+    p.deadline_ms = 0;
+    p.tenant = 3;
+    p.max_tokens = 5;
+    assert_int_equal(gloss_submit(g, ids, 4, &p, &quick, NULL), GLOSS_OK);
+    int n = 0;
+    while (gloss_next(quick, &ev, -1) == GLOSS_OK && ev.kind != GLOSS_EV_FINISH)
+        n++;
+    assert_int_equal(n, 5);
+    /* the slow one has lost nothing */
+    for (n = 0; gloss_next(slow, &ev, -1) == GLOSS_OK && ev.kind != GLOSS_EV_FINISH;)
+        n++;
+    assert_int_equal(n, 600);
+    assert_int_equal(ev.finish, GLOSS_FINISH_LENGTH);
+    while (gloss_next(late, &ev, -1) == GLOSS_OK && ev.kind != GLOSS_EV_FINISH)
+        ;
+    assert_int_equal(ev.finish, GLOSS_FINISH_ERROR);
+    assert_int_equal(ev.err.code, GLOSS_E_CANCEL);
+    assert_non_null(strstr(ev.err.msg, "1500"));
+    gloss_request_free(slow);
+    gloss_request_free(late);
+    gloss_request_free(quick);
+    assert_at_rest(g);
+    gloss_engine_free(g);
+}
+
+/* One thread reads all by the descriptor. */
+static void test_ready(void **state)
+{
+    (void)state;
+    enum { MANY = 40 };
+    gloss_engine *g = scripted(8, 100, 512);
+    int fd = gloss_engine_fd(g);
+    gloss_request *r[MANY], *ready[MANY];
+    int32_t ids[4] = {1, 2, 3, 4};
+    int left = MANY, n_token = 0;
+    assert_true(fd >= 0);
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(gloss_submit(g, ids, 4, NULL, &r[i], NULL), GLOSS_OK);
+    while (left > 0) {
+        struct pollfd pf = {.fd = fd, .events = POLLIN};
+        assert_true(poll(&pf, 1, 10000) == 1);
+        int n = gloss_engine_ready(g, ready, 7);
+        for (int i = 0; i < n; i++) {
+            struct gloss_event ev;
+            while (gloss_next(ready[i], &ev, 0) == GLOSS_OK) {
+                n_token += ev.kind == GLOSS_EV_TOKEN;
+                left -= ev.kind == GLOSS_EV_FINISH;
+            }
+        }
+    }
+    assert_int_equal(n_token % MANY, 0);
+    assert_true(n_token >= MANY * 13);
+    for (int i = 0; i < MANY; i++)
+        gloss_request_free(r[i]);
+    gloss_engine_free(g);
+}
+
+/* ---- threads that do anything at any time ---- */
+
+struct stormer {
+    gloss_engine *g;
+    int who, rounds;
+    atomic_int *finished;
+};
+
+static void *storm(void *arg)
+{
+    struct stormer *s = arg;
+    for (int i = 0; i < s->rounds; i++) {
+        uint64_t at = (uint64_t)(s->who * 1000 + i);
+        int32_t ids[64];
+        int n = 1 + (int)draw(20, at, 64);
+        for (int k = 0; k < n; k++)
+            ids[k] = k % 7;
+        struct gloss_params p = GLOSS_INIT(struct gloss_params);
+        p.max_tokens = 1 + (int)draw(21, at, 20);
+        p.n = 1 + (int)draw(22, at, 3);
+        p.tenant = draw(23, at, 3);
+        p.temperature = 1;
+        p.deadline_ms = draw(24, at, 5) == 0 ? 3 : 0;
+        gloss_request *r;
+        if (gloss_submit(s->g, ids, (size_t)n, &p, &r, NULL) < 0)
+            continue;
+        struct gloss_event ev;
+        uint32_t how = draw(25, at, 4), some = draw(26, at, 10);
+        for (uint32_t k = 0; how == 0 || k < some; k++) {
+            if (gloss_next(r, &ev, how == 1 ? 1 : -1) == GLOSS_E_STATE)
+                break;
+        }
+        if (how == 2)
+            gloss_cancel(r);
+        if (how == 3)
+            (void)gloss_next(r, &ev, 0);
+        if (draw(27, at, 10) == 0) {
+            struct gloss_stats st = GLOSS_INIT(struct gloss_stats);
+            gloss_engine_stats(s->g, &st);
+            gloss_request *some_ready[4];
+            if (draw(28, at, 2))
+                (void)gloss_engine_fd(s->g);
+            (void)some_ready;
+        }
+        gloss_request_free(r);
+        atomic_fetch_add(s->finished, 1);
+    }
+    return NULL;
+}
+
+static void storm_on(gloss_engine *g, int n_thread, int rounds)
+{
+    pthread_t t[64];
+    struct stormer s[64];
+    atomic_int finished = 0;
+    for (int i = 0; i < n_thread; i++) {
+        s[i] = (struct stormer){g, i, rounds, &finished};
+        assert_int_equal(pthread_create(&t[i], NULL, storm, &s[i]), 0);
+    }
+    for (int i = 0; i < n_thread; i++)
+        pthread_join(t[i], NULL);
+    assert_true(atomic_load(&finished) > 0);
+    assert_at_rest(g);
+}
+
+static void test_storm(void **state)
+{
+    (void)state;
+    gloss_engine *g = scripted(16, 64, 128);
+    storm_on(g, 64, 50);
+    gloss_engine_free(g);
+    g = open_engine(8, 16, true, 12); /* the model itself, with few pages */
+    storm_on(g, 16, 5);
+    gloss_engine_free(g);
+}
+
+/* An argument selects tests by name (for the sanitizers). */
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_256_as_if_alone),
+        cmocka_unit_test(test_agent_conversation),
+        cmocka_unit_test(test_tenants_share_nothing),
+        cmocka_unit_test(test_fair_between_tenants),
+        cmocka_unit_test(test_queue_bound),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_ready),
+        cmocka_unit_test(test_storm),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
