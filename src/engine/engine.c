@@ -212,14 +212,14 @@ static void plan(struct engine *g, struct batch *b, uint64_t now)
     *b = (struct batch){.tok = g->tok, .seq = g->seq, .logit_row = g->logit_row};
     g->i_step++;
     for (struct seq *s = q->running; s; s = s->next)
-        if (s->starved && sched_runnable(s, now)) {
+        if (s->starved && sched_runnable(q, s, now)) {
             bool decoding = s->n_ids - s->n_done == 1;
             int n = plan_rows(g, b, s, left, &extra);
             left -= decoding ? 0 : n;
             break;
         }
     for (struct seq *s = q->running; s; s = s->next)
-        if (s->looked_at != g->i_step && s->n_ids - s->n_done == 1 && sched_runnable(s, now))
+        if (s->looked_at != g->i_step && s->n_ids - s->n_done == 1 && sched_runnable(q, s, now))
             plan_rows(g, b, s, 1, &extra);
     for (struct seq *s; left > 0 && (s = sched_prefill(q, g->i_step, now));)
         left -= plan_rows(g, b, s, left, &extra);
@@ -538,6 +538,10 @@ static void publish_stats(struct engine *g)
 static void idle(struct engine *g)
 {
     uint64_t until = g->next_deadline ? g->next_deadline : UINT64_MAX;
+    bool again = g->sched.new_slow; /* somebody waiting may take its place */
+    g->sched.new_slow = false;
+    if (again)
+        return;
     for (struct seq *s = g->sched.running; s; s = s->next) {
         if (s->starved)
             return; /* it comes first in the next round */

@@ -122,6 +122,7 @@ struct sched {
     int n_tenant, max_tenant;
     uint64_t n_release; /* times that pages came back */
     uint64_t n_preempt;
+    bool new_slow; /* a running sequence's reader turned out to be slow */
 };
 
 struct tenant {
@@ -200,6 +201,7 @@ struct seq *sched_prefill(struct sched *q, uint64_t step, uint64_t now);
 void sched_charge(struct seq *s, int n_row);
 void sched_learn(struct sched *q, struct seq *s);
 void sched_end(struct sched *q, struct seq *s); /* from any list; pages back */
-bool sched_runnable(struct seq *s, uint64_t now);
+/* Not while its reader is slow or its script pauses. */
+bool sched_runnable(struct sched *q, struct seq *s, uint64_t now);
 
 #endif

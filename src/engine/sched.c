@@ -235,14 +235,16 @@ static bool is_slow(struct seq *s, unsigned least_room)
     return atomic_load(&s->request->rows_full) || seq_room(s) < least_room;
 }
 
-bool sched_runnable(struct seq *s, uint64_t now)
+bool sched_runnable(struct sched *q, struct seq *s, uint64_t now)
 {
     unsigned half = s->n_slot / 2;
-    s->paused = is_slow(s, s->paused ? half : 4); /* a prompt's row may need a few slots */
+    bool was = s->paused;
+    s->paused = is_slow(s, was ? half : 4); /* a prompt's row may need a few slots */
     if (s->paused) {
         /* The flag before the second look: a reader who makes room in between is noticed. */
         atomic_store(&s->wants_kick, true);
         s->paused = is_slow(s, half);
+        q->new_slow |= s->paused && !was;
     }
     if (s->wait_until <= now)
         s->wait_until = 0;
@@ -254,7 +256,7 @@ static struct seq *pick(struct sched *q, uint64_t now)
 {
     struct seq *best = NULL;
     for (struct seq *s = q->waiting; s; s = s->next)
-        if ((!best || goes_before(s, best)) && (!s->paused || sched_runnable(s, now)))
+        if ((!best || goes_before(s, best)) && (!s->paused || sched_runnable(q, s, now)))
             best = s;
     return best;
 }
@@ -326,7 +328,7 @@ struct seq *sched_prefill(struct sched *q, uint64_t step, uint64_t now)
 {
     struct seq *best = NULL;
     for (struct seq *s = q->running; s; s = s->next)
-        if (s->looked_at != step && s->n_ids - s->n_done > 1 && sched_runnable(s, now) &&
+        if (s->looked_at != step && s->n_ids - s->n_done > 1 && sched_runnable(q, s, now) &&
             (!best || goes_before(s, best)))
             best = s;
     return best;
