@@ -103,6 +103,8 @@ void input_args(const struct conf *c, struct buf *b);
 MUST_USE status input_date(const struct conf *c, char day[16], const char **date, struct err *e);
 /* Next line of [*p, end) without its line end; false at the end. Blank lines are skipped. */
 bool input_line(const char **p, const char *end, const char **line, size_t *n);
+/* Memory that a program can have now (MemAvailable of proc(5)), in bytes; 0 when unknown. */
+double input_free_memory(void);
 
 /* ---- out.c: what commands write ---- */
 
@@ -111,6 +113,8 @@ void out_put(const void *p, size_t n);
 void out_puts(const char *s);
 void out_flush(void);
 MUST_USE status out_buf(const struct buf *b, struct err *e); /* the buffer, checked */
+/* One record of several: a reader sees it at once, and a full disk is noticed at once. */
+MUST_USE status out_line(const struct buf *b, struct err *e);
 MUST_USE status out_close(struct err *e);
 bool out_is_terminal(void);
 

@@ -640,7 +640,7 @@ static status batch_finish_one(struct batch *b, struct answer *a, struct err *e)
     b->n_done++;
     b->n_failed += j->st < 0;
     if (!b->to_file)
-        TRY(out_buf(&out, e));
+        TRY(out_line(&out, e));
     else if (buf_status(&out) == OK)
         file_write(&b->file, out.p, out.n);
     else

@@ -1,5 +1,4 @@
 /* gloss info: what a model is and what it needs. */
-#include "base/num.h"
 #include "cli/cli.h"
 
 #include <math.h>
@@ -42,29 +41,6 @@ static void make_plan(struct plan *p, const struct gloss_info *in)
             hi = mid - 1;
     }
     p->most_ctx = lo;
-}
-
-/* Memory that a program can have now (MemAvailable of proc(5)), in bytes; 0 when unknown. */
-static double free_memory(void)
-{
-    FILE *f = fopen("/proc/meminfo", "re");
-    char line[128];
-    double bytes = 0;
-    while (f && fgets(line, sizeof line, f)) {
-        static const char key[] = "MemAvailable:";
-        if (strncmp(line, key, sizeof key - 1) != 0)
-            continue;
-        char digits[32] = "";
-        const char *p = line + sizeof key - 1;
-        p += strspn(p, " ");
-        snprintf(digits, sizeof digits, "%.*s", (int)strspn(p, "0123456789"), p);
-        int64_t kib;
-        if (num_i64(digits, 0, INT64_MAX / 1024, &kib) == OK)
-            bytes = (double)kib * 1024;
-    }
-    if (f)
-        fclose(f);
-    return bytes;
 }
 
 static int usable_threads(void)
@@ -166,7 +142,7 @@ status cmd_info(struct conf *c, struct err *e)
     struct plan p = {
         .ctx = conf_given(c, "ctx-size") ? conf_int(c, "ctx-size") : in.n_ctx,
         .parallel = conf_int(c, "parallel"),
-        .memory = conf_given(c, "memory-gb") ? conf_num(c, "memory-gb") * 1e9 : free_memory(),
+        .memory = conf_given(c, "memory-gb") ? conf_num(c, "memory-gb") * 1e9 : input_free_memory(),
         .weights = (double)in.bytes_total,
     };
     make_plan(&p, &in);

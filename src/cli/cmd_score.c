@@ -170,7 +170,7 @@ status cmd_score(struct conf *c, struct err *e)
             *e = le;
             goto out;
         }
-        TRY(out_buf(&out, e));
+        TRY(out_line(&out, e));
     }
     if (n_failed)
         st = err_set(e, E_INPUT, "%zu of %zu lines failed; their results tell why", n_failed,

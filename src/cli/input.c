@@ -133,3 +133,25 @@ bool input_line(const char **p, const char *end, const char **line, size_t *n)
     }
     return false;
 }
+
+double input_free_memory(void)
+{
+    FILE *f = fopen("/proc/meminfo", "re");
+    char line[128];
+    double bytes = 0;
+    while (f && fgets(line, sizeof line, f)) {
+        static const char key[] = "MemAvailable:";
+        if (strncmp(line, key, sizeof key - 1) != 0)
+            continue;
+        char digits[32] = "";
+        const char *p = line + sizeof key - 1;
+        p += strspn(p, " ");
+        snprintf(digits, sizeof digits, "%.*s", (int)strspn(p, "0123456789"), p);
+        int64_t kib;
+        if (num_i64(digits, 0, INT64_MAX / 1024, &kib) == OK)
+            bytes = (double)kib * 1024;
+    }
+    if (f)
+        fclose(f);
+    return bytes;
+}

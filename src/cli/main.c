@@ -77,8 +77,15 @@ static int finish(status st, const struct err *e)
 {
     if (stop_signal)
         return 128 + stop_signal;
+    const char *msg = e->msg[0] ? e->msg : err_name(st);
+    char text[320];
+    if (st == E_NOMEM) {
+        snprintf(text, sizeof text, "%s (%.1f GB are free on this machine)", msg,
+                 input_free_memory() * 1e-9);
+        msg = text;
+    }
     if (st < 0)
-        complain(e->msg[0] ? e->msg : err_name(st));
+        complain(msg);
     return st == E_USAGE ? 2 : err_exit_code(st);
 }
 

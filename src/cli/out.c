@@ -20,6 +20,11 @@ void out_put(const void *p, size_t n)
         out_fault = errno ? errno : EIO;
 }
 
+static status out_failed(struct err *e)
+{
+    return err_set(e, E_IO, "cannot write the results: %s", strerror(out_fault));
+}
+
 void out_puts(const char *s)
 {
     out_put(s, strlen(s));
@@ -39,7 +44,16 @@ status out_buf(const struct buf *b, struct err *e)
     if (buf_status(b) < 0)
         return err_set(e, buf_status(b), "the output is larger than %zu bytes", b->max);
     out_put(b->p, b->n);
-    return OK;
+    return out_fault ? out_failed(e) : OK;
+}
+
+status out_line(const struct buf *b, struct err *e)
+{
+    status st = out_buf(b, e);
+    if (st < 0)
+        return st;
+    out_flush();
+    return out_fault ? out_failed(e) : OK;
 }
 
 status out_close(struct err *e)
@@ -49,9 +63,7 @@ status out_close(struct err *e)
     /* some file systems report a failed write only at the close */
     if (!out_fault && fclose(stdout) != 0 && errno != EBADF)
         out_fault = errno;
-    if (out_fault)
-        return err_set(e, E_IO, "cannot write the results: %s", strerror(out_fault));
-    return OK;
+    return out_fault ? out_failed(e) : OK;
 }
 
 bool out_is_terminal(void)

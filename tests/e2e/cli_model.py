@@ -365,6 +365,33 @@ class Signals(Case):
             self.assertEqual(got, (code, b"", b""))
             self.assertEqual(os.listdir(self.dir), ["in"])
 
+    def test_one_answer(self):
+        # random weights with a large vocabulary hardly ever end by themselves
+        self.ok("synth", *SMALL, "--out", self.path("m"))
+        args = ["infer", "-m", self.path("m"), "-n", "100000", "hi"]
+        for more in [], ["--json"], ["--raw"], ["--save", "--outdir", self.dir]:
+            got = self.interrupted(signal.SIGINT, *args, *more)
+            self.assertEqual(got, (130, b"", b""), more)
+        self.assertEqual(self.interrupted(signal.SIGTERM, *args), (143, b"", b""))
+        self.assertEqual(os.listdir(self.dir), ["m"])
+        # on a terminal what was shown stays, and the cursor is on a line of its own
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.execvpe(GLOSS, [GLOSS, *args, "--raw"], BASE)
+        data = os.read(fd, 1000)
+        os.write(fd, b"\x03")
+        while True:
+            try:
+                got = os.read(fd, 65536)
+            except OSError:
+                break
+            if not got:
+                break
+            data += got
+        os.close(fd)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 130)
+        self.assertTrue(data.endswith(b"\r\n"), data[-50:])
+
     def test_logits(self):
         ids = self.write("ids", json.dumps([1] * 20000))
         got = self.interrupted(signal.SIGINT, "logits", "--tokens-file", ids, "--out",

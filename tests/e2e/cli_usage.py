@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+import unittest
 
 from cli_util import BASE, GLOSS, Case, gloss, main
 
@@ -263,6 +264,14 @@ class Output(Case):
                               capture_output=True, env=BASE)
         self.assertEqual((done.returncode, done.stdout),
                          (0, gloss("tokenize", "hello").out))
+
+    @unittest.skipIf("san" in GLOSS, "sanitizers need the address space")
+    def test_out_of_memory(self):
+        script = 'ulimit -v 60000; head -c 60000000 /dev/zero | tr "\\0" a | "$0" "$@"'
+        for args in ["tokenize"], ["infer"]:
+            done = subprocess.run(["bash", "-c", script, GLOSS, *args], capture_output=True, env=BASE)
+            self.assertEqual((done.returncode, done.stdout), (4, b""))
+            self.assertRegex(done.stderr, rb"\Agloss: .*out of memory.*GB are free.*\n\Z")
 
     def test_reader_that_leaves(self):
         # quiet: either SIGPIPE's own end, or nothing was left to write
