@@ -152,9 +152,6 @@ struct answer {
     int n_call;
     struct buf raw; /* every token's bytes; kept only with `want_raw` */
     bool want_raw;
-    const char *const *stop; /* [n_stop] texts that end the answer */
-    int n_stop;
-    size_t n_stop_max; /* bytes of the longest */
     /* Called with text that will not be taken back; NULL for none. */
     void (*show)(void *ctx, enum part, const char *text, size_t n);
     void *ctx;
@@ -162,7 +159,6 @@ struct answer {
     int64_t n_prompt, n_completion, n_reasoning;
     double ttft_ms, prefill_per_s, decode_per_s;
     bool in_analysis;      /* the last token stood in, or opened, an analysis body */
-    size_t shown;          /* bytes of response that were shown */
     int message[PART_RAW]; /* by part: the message its last text came from, or -1 */
 };
 void answer_init(struct answer *a);

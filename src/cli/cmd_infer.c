@@ -236,6 +236,9 @@ static struct gloss_params params_of(const struct conf *c)
     p.min_p = (float)conf_num(c, "min-p");
     p.top_k = (int)conf_int(c, "top-k");
     p.reasoning_budget = (int)conf_int(c, "reasoning-budget");
+    p.stop = conf_get(c, "stop")->list;
+    p.n_stop = conf_get(c, "stop")->n_list;
+    p.no_logprobs = 1;
     /* 0 means "no seed" to the library, but --seed 0 is a seed like any other */
     if (conf_given(c, "seed"))
         p.seed = conf_int(c, "seed") ? (uint64_t)conf_int(c, "seed") : UINT64_MAX;
@@ -736,9 +739,6 @@ status cmd_infer(struct conf *c, struct err *e)
     answer_init(&a);
     buf_init(&x.schema, CLI_TEXT_MAX);
     buf_init(&x.tools, CLI_TEXT_MAX);
-    const struct conf_val *stop = conf_get(c, "stop");
-    a.stop = stop->list;
-    a.n_stop = stop->n_list;
     status st = OK;
     TRY(check_options(c, e));
     TRY(input_date(c, x.day, &x.date, e));

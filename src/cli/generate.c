@@ -3,8 +3,8 @@
  * The stream is parsed in recover mode, so whatever the model emits becomes text of some channel.
  * What a person sees as the answer is the `final` channel (and text without a channel); analysis
  * and commentary are kept apart; messages to functions.* are tool calls; messages to anybody else
- * (a built-in tool that was not offered) are left out. Stop texts are looked for in the answer
- * only, and text that may still turn out to begin one is not shown before that is decided.
+ * (a built-in tool that was not offered) are left out. The engine finds stop texts, and delivers a
+ * token only when it knows how much of it belongs to one.
  */
 #include "base/clock.h"
 #include "base/rng.h"
@@ -37,9 +37,6 @@ void answer_clear(struct answer *a)
     answer_fini(a);
     answer_init(a);
     a->want_raw = keep.want_raw;
-    a->stop = keep.stop;
-    a->n_stop = keep.n_stop;
-    a->n_stop_max = keep.n_stop_max;
     a->show = keep.show;
     a->ctx = keep.ctx;
 }
@@ -67,47 +64,11 @@ static void show(struct answer *a, enum part part, const char *s, size_t n)
         a->show(a->ctx, part, s, n);
 }
 
-/* Where the first stop text begins in the response at or behind `from`, or -1. */
-static ptrdiff_t find_stop(const struct answer *a, size_t from)
-{
-    ptrdiff_t best = -1;
-    for (int i = 0; i < a->n_stop; i++) {
-        size_t len = strlen(a->stop[i]);
-        const char *hit = memmem(a->response.p + from, a->response.n - from, a->stop[i], len);
-        if (hit && (best < 0 || hit - a->response.p < best))
-            best = hit - a->response.p;
-    }
-    return best;
-}
-
-/* Length of the longest end of the response that begins a stop text. */
-static size_t undecided(const struct answer *a)
-{
-    size_t n = a->response.n, longest = 0;
-    for (int i = 0; i < a->n_stop; i++) {
-        size_t len = strlen(a->stop[i]);
-        for (size_t k = len - 1 < n ? len - 1 : n; k > longest; k--)
-            if (memcmp(a->response.p + n - k, a->stop[i], k) == 0) {
-                longest = k;
-                break;
-            }
-    }
-    return longest;
-}
-
-static void show_response(struct answer *a, size_t upto)
-{
-    if (upto > a->shown)
-        show(a, PART_FINAL, a->response.p + a->shown, upto - a->shown);
-    a->shown = upto > a->shown ? upto : a->shown;
-}
-
-/* Adds a delta; true when the answer ends here by a stop text. */
-static bool add_delta(struct answer *a, const struct gloss_delta *d)
+static void add_delta(struct answer *a, const struct gloss_delta *d)
 {
     enum part part = part_of(d);
     if (!d->n || part == PART_NONE)
-        return false;
+        return;
     struct buf *b = part == PART_ANALYSIS     ? &a->analysis
                     : part == PART_COMMENTARY ? &a->commentary
                                               : &a->response;
@@ -116,19 +77,7 @@ static bool add_delta(struct answer *a, const struct gloss_delta *d)
         buf_putc(b, '\n'); /* messages of one channel stand on lines of their own */
     a->message[part] = d->message;
     buf_put(b, d->text, d->n);
-    if (part != PART_FINAL) {
-        show(a, part, b->p + before, b->n - before);
-        return false;
-    }
-    ptrdiff_t at = find_stop(a, before > a->n_stop_max ? before - a->n_stop_max : 0);
-    if (at >= 0) {
-        a->response.n = (size_t)at;
-        a->response.p[at] = '\0';
-        show_response(a, a->response.n);
-        return true;
-    }
-    show_response(a, a->response.n - undecided(a));
-    return false;
+    show(a, part, b->p + before, b->n - before);
 }
 
 /* Tool calls of the finished messages. */
@@ -171,26 +120,27 @@ static status check_buffers(const struct answer *a, struct err *e)
     return OK;
 }
 
-/* One token into the answer; *stopped when a stop text was met. */
-static status take_token(struct answer *a, gloss_model *m, gloss_chat *chat, int32_t id,
-                         bool *stopped, struct err *e)
+/* One token into the answer. */
+static status take_token(struct answer *a, gloss_model *m, gloss_chat *chat,
+                         const struct gloss_event *ev, struct err *e)
 {
     a->n_completion++;
     if (a->want_raw) {
         size_t n = 0, before = a->raw.n;
-        const char *bytes = gloss_token_bytes(m, id, &n);
+        const char *bytes = gloss_token_bytes(m, ev->token, &n);
         buf_put(&a->raw, bytes, bytes ? n : 0);
         show(a, PART_RAW, a->raw.p + before, a->raw.n - before);
     }
     struct gloss_delta d = {0};
-    status st = gloss_chat_feed(chat, id, &d, pub(e));
+    status st = gloss_chat_feed(chat, ev->token, &d, pub(e));
     if (st < 0)
         return st;
     bool in_analysis = is(d.channel, "analysis");
     if (in_analysis && a->in_analysis) /* the marker that opens the body is no part of it */
         a->n_reasoning++;
     a->in_analysis = in_analysis;
-    *stopped = add_delta(a, &d);
+    d.n -= (size_t)ev->n_hide < d.n ? (size_t)ev->n_hide : d.n; /* what belongs to a stop text */
+    add_delta(a, &d);
     return OK;
 }
 
@@ -238,34 +188,26 @@ status answer_take(struct answer *a, gloss_model *m, struct running *q, struct e
 {
     status st = OK;
     uint64_t first = 0, last = 0;
-    bool stopped = false;
     struct gloss_delta d = {0};
     struct gloss_event ev = {0};
     a->n_prompt = (int64_t)q->n;
-    a->n_stop_max = 0;
-    for (int i = 0; i < a->n_stop; i++)
-        a->n_stop_max = strlen(a->stop[i]) > a->n_stop_max ? strlen(a->stop[i]) : a->n_stop_max;
     for (;;) {
         TRY(next_event(q, &ev, e));
         if (ev.kind == GLOSS_EV_FINISH)
             break;
         last = ev.t_ns;
         first = first ? first : last;
-        TRY(take_token(a, m, q->chat, ev.token, &stopped, e));
-        if (stopped)
-            break;
+        TRY(take_token(a, m, q->chat, &ev, e));
     }
     take_times(a, q->start_ns, first, last);
-    if (!stopped) {
-        if (ev.finish == GLOSS_FINISH_ERROR) {
-            st = err_set(e, ev.err.code < 0 ? ev.err.code : E_BUG, "%s", ev.err.msg);
-            goto out;
-        }
-        a->finish = ev.finish == GLOSS_FINISH_LENGTH ? "length" : "stop";
+    if (ev.finish == GLOSS_FINISH_ERROR) {
+        st = err_set(e, ev.err.code < 0 ? ev.err.code : E_BUG, "%s", ev.err.msg);
+        goto out;
+    }
+    a->finish = ev.finish == GLOSS_FINISH_LENGTH ? "length" : "stop";
+    if (ev.i_stop < 0) { /* a stop text ends the answer for good */
         TRY(gloss_chat_finish(q->chat, &d, pub(e)));
-        if (add_delta(a, &d))
-            a->finish = "stop";
-        show_response(a, a->response.n);
+        add_delta(a, &d);
         TRY(collect_calls(a, q->chat, e));
         if (a->n_call && strcmp(a->finish, "stop") == 0)
             a->finish = "tool_calls";
