@@ -443,6 +443,178 @@ static void test_every_allocation_may_fail(void **state)
     }
 }
 
+/* Many steps over page and window borders, no allocation. */
+static void test_steps_allocate_nothing(void **state)
+{
+    (void)state;
+    gloss_engine *g = engine(2, 64, 1);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    gloss_request *r[2];
+    struct gloss_event ev;
+    p.max_tokens = 260;
+    p.ignore_eos = 1;
+    p.n_top = 5;
+    p.top_p = 0.9f;
+    p.temperature = 1;
+    p.presence_penalty = 0.1f;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(gloss_submit(g, prompt[2], n_prompt[2], &p, &r[i], NULL), GLOSS_OK);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(gloss_next(r[i % 2], &ev, -1), GLOSS_OK);
+    long before = mem_fault_count();
+    for (int i = 0; i < 480; i++)
+        assert_int_equal(gloss_next(r[i % 2], &ev, -1), GLOSS_OK);
+    assert_int_equal(ev.kind, GLOSS_EV_TOKEN);
+    assert_int_equal(mem_fault_count(), before);
+    gloss_request_free(r[0]);
+    gloss_request_free(r[1]);
+    gloss_engine_free(g);
+}
+
+static gloss_status submit_and_read(gloss_engine *g, uint64_t *hash)
+{
+    static const char *const stop[] = {"never"};
+    int32_t bias_id = 4;
+    float bias = 1;
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct gloss_event ev;
+    gloss_request *r;
+    p.max_tokens = 3;
+    p.n = 2;
+    p.stop = stop;
+    p.n_stop = 1;
+    p.reasoning_budget = 100;
+    p.frequency_penalty = 1;
+    p.min_tokens = 1;
+    p.n_top = 2;
+    p.stop_ids = &bias_id;
+    p.n_stop_ids = 1;
+    p.bias_ids = &bias_id;
+    p.bias = &bias;
+    p.n_bias = 1;
+    p.seed = 5;
+    p.temperature = 1;
+    gloss_status st = gloss_submit(g, prompt[1], n_prompt[1], &p, &r, NULL);
+    *hash = 0;
+    for (int left = st == GLOSS_OK ? 2 : 0; left > 0;) {
+        assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+        *hash += (uint64_t)(ev.token + 1) * (uint64_t)(ev.index + 1) * 2654435761;
+        left -= ev.kind == GLOSS_EV_FINISH;
+        if (ev.kind == GLOSS_EV_FINISH && ev.finish == GLOSS_FINISH_ERROR)
+            st = ev.err.code;
+    }
+    gloss_request_free(r);
+    return st;
+}
+
+/* With another request running: the failure is the submitter's alone, and no page is lost. */
+static void test_failing_submissions_hurt_nobody_else(void **state)
+{
+    (void)state;
+    gloss_engine *g = engine(4, 64, 1);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct gloss_stats s = GLOSS_INIT(struct gloss_stats);
+    struct gloss_event ev;
+    gloss_request *other;
+    uint64_t want, hash;
+    p.max_tokens = 3000;
+    p.ignore_eos = 1;
+    p.seed = 3;
+    p.no_logprobs = 1;
+    assert_int_equal(submit_and_read(g, &want), GLOSS_OK);
+    assert_int_equal(gloss_submit(g, prompt[3], n_prompt[3], &p, &other, NULL), GLOSS_OK);
+    assert_int_equal(gloss_next(other, &ev, -1), GLOSS_OK);
+    gloss_status st = GLOSS_E_NOMEM;
+    long n = 0;
+    while (st != GLOSS_OK) {
+        mem_fault_at(++n);
+        st = submit_and_read(g, &hash);
+        mem_fault_at(0);
+        assert_true(st == GLOSS_OK || st == GLOSS_E_NOMEM);
+        while (gloss_next(other, &ev, 0) == GLOSS_OK)
+            assert_int_equal(ev.kind, GLOSS_EV_TOKEN);
+    }
+    assert_true(n > 25);
+    assert_true(hash == want);
+    gloss_cancel(other);
+    while (gloss_next(other, &ev, -1) == GLOSS_OK && ev.kind != GLOSS_EV_FINISH)
+        ;
+    gloss_request_free(other);
+    assert_int_equal(gloss_engine_drain(g, 10000), GLOSS_OK);
+    for (int i = 0; i < 1000 && (i == 0 || s.n_running); i++)
+        gloss_engine_stats(g, &s);
+    assert_int_equal(s.n_running, 0);
+    assert_int_equal(s.n_failed + s.n_cancelled, s.n_failed + 1);
+    gloss_engine_stats(g, &s);
+    while (s.free_full + s.cached_full != s.pages_full)
+        gloss_engine_stats(g, &s);
+    gloss_engine_free(g);
+}
+
+static void test_parameters_are_checked(void **state)
+{
+    (void)state;
+    gloss_engine *g = engine(1, 64, 1);
+    struct gloss_params good = GLOSS_INIT(struct gloss_params), p;
+    struct gloss_err e;
+    gloss_request *r;
+    int32_t far = 1 << 20;
+    float big = 1e9f;
+#define REFUSED(name, ...)                                                                         \
+    p = good;                                                                                      \
+    __VA_ARGS__;                                                                                   \
+    assert_int_equal(gloss_submit(g, prompt[0], n_prompt[0], &p, &r, &e), GLOSS_E_INPUT);          \
+    assert_string_equal(e.param, name)
+    REFUSED("temperature", p.temperature = -1);
+    REFUSED("temperature", p.temperature = NAN);
+    REFUSED("top_p", p.top_p = 1.5f);
+    REFUSED("min_p", p.min_p = -0.1f);
+    REFUSED("top_k", p.top_k = -1);
+    REFUSED("n", p.n = 1000);
+    REFUSED("n_top", p.n_top = 21);
+    REFUSED("max_tokens", p.max_tokens = -5);
+    REFUSED("stop_ids", (p.stop_ids = &far, p.n_stop_ids = 1));
+    REFUSED("logit_bias", (p.bias_ids = prompt[0], p.bias = &big, p.n_bias = 1));
+#undef REFUSED
+    gloss_engine_free(g);
+}
+
+/* Prompt log-probabilities are those of gloss_score, the sampled one's those of the list. */
+static void test_prompt_logprobs(void **state)
+{
+    (void)state;
+    gloss_engine *g = engine(2, 16, 1);
+    size_t n = n_prompt[3];
+    double *want = calloc(n, sizeof *want);
+    int32_t *greedy = calloc(n, sizeof *greedy);
+    assert_int_equal(gloss_score(g, prompt[3], n, want, greedy, NULL), GLOSS_OK);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct gloss_event ev;
+    gloss_request *r;
+    p.prompt_logprobs = 1;
+    p.n_top = 1;
+    p.max_tokens = 2;
+    assert_int_equal(gloss_submit(g, prompt[3], n, &p, &r, NULL), GLOSS_OK);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+        assert_int_equal(ev.kind, GLOSS_EV_PROMPT);
+        assert_int_equal(ev.token, prompt[3][i]);
+        assert_int_equal(ev.n_top, i > 0);
+        if (i > 0) {
+            assert_true((float)want[i] == ev.logprob);
+            assert_int_equal(ev.top_ids[0], greedy[i]);
+        }
+    }
+    assert_int_equal(gloss_next(r, &ev, -1), GLOSS_OK);
+    assert_int_equal(ev.kind, GLOSS_EV_TOKEN);
+    assert_int_equal(ev.top_ids[0], ev.token); /* greedy */
+    assert_true(ev.top_logprobs[0] == ev.logprob);
+    gloss_request_free(r);
+    gloss_engine_free(g);
+    free(want);
+    free(greedy);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -455,6 +627,10 @@ int main(void)
         cmocka_unit_test(test_reasoning_budget),
         cmocka_unit_test(test_stop_texts),
         cmocka_unit_test(test_every_allocation_may_fail),
+        cmocka_unit_test(test_steps_allocate_nothing),
+        cmocka_unit_test(test_failing_submissions_hurt_nobody_else),
+        cmocka_unit_test(test_parameters_are_checked),
+        cmocka_unit_test(test_prompt_logprobs),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
