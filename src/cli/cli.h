@@ -34,6 +34,7 @@ enum cli_cmd {
     CMD_PARSE,
     CMD_LOGITS,
     CMD_SCORE,
+    CMD_BENCH,
     CMD_INFO,
     CMD_SYNTH,
     CMD_QUANTIZE,
@@ -51,6 +52,7 @@ MUST_USE status cmd_render(struct conf *, struct err *);
 MUST_USE status cmd_parse(struct conf *, struct err *);
 MUST_USE status cmd_logits(struct conf *, struct err *);
 MUST_USE status cmd_score(struct conf *, struct err *);
+MUST_USE status cmd_bench(struct conf *, struct err *);
 MUST_USE status cmd_info(struct conf *, struct err *);
 MUST_USE status cmd_synth(struct conf *, struct err *);
 MUST_USE status cmd_quantize(struct conf *, struct err *);

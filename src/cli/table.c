@@ -3,7 +3,7 @@
 
 #define BIT(c) (1ull << (c))
 #define ALL (BIT(N_CMD) - 1)
-#define RUN (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE))
+#define RUN (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_BENCH))
 #define OPEN (RUN | BIT(CMD_INFO))
 #define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE))
 #define ANY 0x1p63
@@ -88,6 +88,14 @@ static const struct conf_opt options[] = {
     {"reference", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_LOGITS),
      .help = "use the plain reference forward"},
     {"last", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_LOGITS), .help = "only the last token's row"},
+
+    /* bench */
+    {"prompt-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "128", .cmds = BIT(CMD_BENCH),
+     .help = "tokens of each prompt"},
+    {"generate-tokens", NULL, 0, CONF_INT, "N", 2, 1 << 20, .def = "64", .cmds = BIT(CMD_BENCH),
+     .help = "tokens generated for each prompt (decode, engine)"},
+    {"parallel", NULL, 0, CONF_INT, "N", 1, 4096, .def = "1", .cmds = BIT(CMD_BENCH),
+     .help = "requests at once"},
 
     /* info */
     {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFO), .help = "print one JSON value"},
@@ -242,6 +250,13 @@ static const struct conf_cmd commands[N_CMD] = {
          "\"continuation_logprob\" and \"is_greedy\". A line that fails gives "
          "{\"error\":{\"message\":...}}, and the exit code is 1.",
          "echo '{\"prompt\":\"2 + 2 =\",\"continuation\":\" 4\"}' | gloss score"},
+    [CMD_BENCH] =
+        {"bench", "[decode|prefill|engine]", 1, "how fast the model and the engine are here",
+         "Prints one JSON value. decode: tokens per second and milliseconds per step while all "
+         "requests generate. prefill: prompt tokens per second, best of three. engine: "
+         "microseconds of a step without the model's arithmetic, which a script replaces.",
+         "gloss bench decode -m gpt-oss-20b --parallel 8\n"
+         "gloss bench engine --parallel 64 --generate-tokens 1000"},
     [CMD_INFO] =
         {"info", "", 0, "shape, size and memory of a model",
          "Prints the shape, the number of parameters, bytes by kind of tensor, the memory of the "
