@@ -467,8 +467,8 @@ static void print_answer(struct infer *x, struct answer *a)
 static void print_notes(const struct infer *x, const struct answer *a)
 {
     if (strcmp(a->finish, "length") == 0)
-        out_note(x->c, "the answer was cut after %lld tokens%s; --max-tokens sets the limit",
-                 (long long)a->n_completion,
+        out_note(x->c, "the answer was cut after %lld token%s%s; --max-tokens sets the limit",
+                 (long long)a->n_completion, a->n_completion == 1 ? "" : "s",
                  a->response.n ? "" : ", before it got beyond the analysis");
     if (conf_on(x->c, "verbose"))
         out_note(x->c,
