@@ -20,8 +20,8 @@
 #include <stddef.h>
 
 enum {
-    GRAMMAR_DEPTH = 160,     /* nested calls while reading */
-    GRAMMAR_HEIGHT = 120,    /* nested calls that a grammar may make necessary */
+    GRAMMAR_DEPTH = 120,     /* nested calls while reading */
+    GRAMMAR_HEIGHT = 80,     /* nested calls that a grammar may make necessary */
     GRAMMAR_STATES = 600000, /* own states of one grammar */
     PRELUDE_TAILS = 512,     /* strings up to so many characters share states */
     PRELUDE_BLOCK = 256,     /* longer ones are counted in blocks */

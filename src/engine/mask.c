@@ -857,6 +857,14 @@ void matcher_reset(struct matcher *x)
     pthread_mutex_unlock(&m->lock);
 }
 
+void matcher_restart(struct matcher *x, struct grammar *g)
+{
+    grammar_ref(g);
+    grammar_unref(x->g);
+    x->g = g;
+    matcher_reset(x);
+}
+
 /* Reads the token's bytes; the result is in m->cur. */
 static bool read_token(struct matcher *x, int32_t id, uint32_t *n, bool *can_end)
 {

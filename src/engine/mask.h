@@ -36,8 +36,9 @@ void masker_stats(struct masker *m, struct masker_stats *s);
 struct matcher;
 
 MUST_USE status matcher_new(struct masker *m, struct grammar *g, struct matcher **x);
-void matcher_free(struct matcher *x);                              /* NULL allowed */
-void matcher_reset(struct matcher *x);                             /* back to the start */
+void matcher_free(struct matcher *x);                       /* NULL allowed */
+void matcher_reset(struct matcher *x);                      /* back to the start */
+void matcher_restart(struct matcher *x, struct grammar *g); /* at the start of another grammar */
 void matcher_copy(struct matcher *to, const struct matcher *from); /* of the same masker */
 
 /* Sets the bit of every allowed token, clears all others. Never empty unless matcher_can_end. */

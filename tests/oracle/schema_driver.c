@@ -10,6 +10,10 @@
  *   {"op":"accepts","hex":TEXT,"bytes":B}     its tokens (or single bytes) from the start
  *                                             -> {"ok":B,"at":N}
  *   {"op":"mask","ids":[..]}                  mask after these -> {"mask":HEX words,"end":B}
+ *   {"op":"turn","tools":[[NAME,SCHEMA|null,BUILTIN],..],"final":SCHEMA|null,"must_call":B,
+ *    "no_analysis":B}                         -> {} or {"error":..}; then
+ *   {"op":"turn_walk","seed":N,"max":N,"stop":B}  random tokens of a turn -> {"ids":[..],"done":B};
+ *                                             stop: no analysis after the first one
  *   {"op":"stats"}                            -> {"masks":N,"us":[mean,p50,p99,max],..}
  */
 #include "base/file.h"
@@ -17,6 +21,7 @@
 #include "base/rng.h"
 #include "engine/mask.h"
 #include "engine/schema.h"
+#include "engine/turn.h"
 #include "text/o200k.h"
 
 #include <stdio.h>
@@ -29,6 +34,7 @@ enum { MAX_TIMES = 1 << 20 };
 static const struct vocab *vocab;
 static struct masker *masker;
 static struct matcher *matcher;
+static struct turn *turn;
 static uint32_t *bits;
 static float *times; /* [n_times] us of each mask */
 static size_t n_times;
@@ -36,6 +42,8 @@ static size_t n_times;
 static void use_vocab(const struct vocab *v, int n_id)
 {
     struct err e = {0};
+    turn_free(turn);
+    turn = NULL;
     matcher_free(matcher);
     matcher = NULL;
     masker_free(masker);
@@ -259,6 +267,95 @@ static void one_mask(const struct json *q, struct buf *out)
     buf_printf(out, "\",\"end\":%s}", matcher_can_end(matcher) ? "true" : "false");
 }
 
+static struct grammar *grammar_of(const struct json *text, struct err *e)
+{
+    struct grammar *g = NULL;
+    struct json *j = NULL;
+    size_t n;
+    if (json_absent(text))
+        return NULL;
+    const char *s = json_str(text, &n);
+    status st = json_parse(s, n, &schema_json_limits, &j, e);
+    if (st == OK)
+        st = schema_compile(masker_prelude(masker), j, &g, e);
+    json_free(j);
+    e->code = st;
+    return g;
+}
+
+static void new_turn(const struct json *q, struct buf *out)
+{
+    struct err e = {0};
+    const struct json *l = json_get(q, "tools");
+    struct turn_tool tool[64] = {{{0}}};
+    struct turn_spec spec = {.tool = tool, .n_tool = (int)json_len(l)};
+    turn_free(turn);
+    turn = NULL;
+    for (int i = 0; i < spec.n_tool && i < 64; i++) {
+        const struct json *t = json_at(l, (size_t)i);
+        tool[i].recipient.p = json_str(json_at(t, 0), &tool[i].recipient.n);
+        tool[i].args = grammar_of(json_at(t, 1), &e);
+        tool[i].builtin = json_kind(json_at(t, 2)) == J_TRUE;
+    }
+    spec.final = grammar_of(json_get(q, "final"), &e);
+    spec.must_call = json_kind(json_get(q, "must_call")) == J_TRUE;
+    spec.no_analysis = json_kind(json_get(q, "no_analysis")) == J_TRUE;
+    if (e.code < 0 || turn_new(masker, &spec, &turn, &e) < 0)
+        put_error(out, &e);
+    else
+        buf_puts(out, "{}");
+    for (int i = 0; i < spec.n_tool && i < 64; i++)
+        grammar_unref(tool[i].args);
+    grammar_unref(spec.final);
+}
+
+/* Clones the turn, walks the clone. In free bodies the end token is taken now and then. */
+static void turn_walk(const struct json *q, struct buf *out)
+{
+    uint64_t seed = (uint64_t)json_int(json_get(q, "seed"));
+    int max = (int)json_int(json_get(q, "max")), tool;
+    bool stop = json_kind(json_get(q, "stop")) == J_TRUE;
+    struct turn *t;
+    if (turn_clone(turn, &t) < 0)
+        exit(1);
+    buf_puts(out, "{\"ids\":[");
+    for (int n = 0; n < max && turn_place(t, &tool) != TURN_DONE; n++) {
+        double u = rng_uniform(seed, 1, (uint64_t)n), v = rng_uniform(seed, 2, (uint64_t)n);
+        bool hurry = n > max / 4;
+        int32_t end;
+        uint64_t at = cpu_ns();
+        bool is_free = turn_mask(t, bits, &end);
+        if (n_times < MAX_TIMES)
+            times[n_times++] = (float)(cpu_ns() - at) / 1000;
+        if (stop && turn_place(t, &tool) == TURN_ANALYSIS)
+            turn_stop_analysis(t);
+        int id = -1;
+        uint64_t total = 0;
+        for (size_t w = 0; w < masker_words(masker); w++)
+            total += (uint64_t)__builtin_popcount(bits[w]);
+        if (end >= 0 && (hurry || u < (is_free ? 0.15 : 0.3)))
+            id = end;
+        static const char closers[] = "\"}],:0Z-.@";
+        if (id < 0 && (u < 0.5 || hurry) && !is_free)
+            for (const char *c = closers; *c && id < 0; c++) {
+                int k = vocab_find(vocab, (const uint8_t *)c, 1);
+                if (allowed(k) && (hurry || v < 0.6))
+                    id = k;
+            }
+        if (id < 0 && total)
+            id = nth((uint64_t)(v * (double)total));
+        int32_t forced = turn_forced(t);
+        if (id < 0 || (forced >= 0 && (total != 1 || forced != id)) || !turn_allows(t, id) ||
+            turn_accept(t, id) < 0) {
+            fprintf(stderr, "turn: mask and accept disagree on token %d\n", id);
+            exit(1);
+        }
+        buf_printf(out, n ? ",%d" : "%d", id);
+    }
+    buf_printf(out, "],\"done\":%s}", turn_place(t, &tool) == TURN_DONE ? "true" : "false");
+    turn_free(t);
+}
+
 static int by_float(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
@@ -320,6 +417,10 @@ int main(void)
             accepts(q, &out);
         } else if (!strcmp(op, "mask")) {
             one_mask(q, &out);
+        } else if (!strcmp(op, "turn")) {
+            new_turn(q, &out);
+        } else if (!strcmp(op, "turn_walk")) {
+            turn_walk(q, &out);
         } else {
             compile(q, op, &out);
         }
@@ -327,6 +428,7 @@ int main(void)
         puts(out.p);
         fflush(stdout);
     }
+    turn_free(turn);
     matcher_free(matcher);
     masker_free(masker);
     vocab_free(tiny);
