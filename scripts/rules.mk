@@ -1,16 +1,23 @@
 # The rules behind the Makefile: how objects, the library, the program and the tests are made.
 
+# A line per file; V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),:,printf '  %-4s %s\n' $(1) $@)
+
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $(FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
 
 $(BUILD)/t/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -DGLOSS_FAULT $(FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -DGLOSS_FAULT $(FLAGS_$(notdir $*)) -MMD -MP -c $< -o $@
 
 $(BUILD)/%.o: %.S
 	@mkdir -p $(@D)
-	$(CC) -I. -I$(BUILD)/gen -c $< -o $@
+	@$(call say,CC)
+	$(Q)$(CC) -I. -I$(BUILD)/gen -c $< -o $@
 
 # The assembler's .incbin files are not seen by -MMD.
 $(BUILD)/src/model/tiny_data.o: $(wildcard assets/tiny/*)
@@ -19,26 +26,31 @@ $(BUILD)/src/model/tiny_data.o: $(wildcard assets/tiny/*)
 HOSTCC ?= gcc
 $(BUILD)/gen/gen_vocab: scripts/gen_vocab.c src/text/vocab_tab.h
 	@mkdir -p $(@D)
-	$(HOSTCC) -std=c17 -O2 $(WARN) $(DEFS) -Isrc $< -o $@
+	@$(call say,CC)
+	$(Q)$(HOSTCC) -std=c17 -O2 $(WARN) $(DEFS) -Isrc $< -o $@
 
 $(BUILD)/gen/text/o200k_blob.h: $(BUILD)/gen/o200k.bin ;
 $(BUILD)/gen/o200k.bin: assets/o200k/o200k_base.tiktoken $(BUILD)/gen/gen_vocab
 	@mkdir -p $(BUILD)/gen/text
-	$(BUILD)/gen/gen_vocab $< $@ $(BUILD)/gen/text/o200k_blob.h
+	@$(call say,GEN)
+	$(Q)$(BUILD)/gen/gen_vocab $< $@ $(BUILD)/gen/text/o200k_blob.h
 
 $(BUILD)/src/text/vocab.o $(BUILD)/t/src/text/vocab.o: $(BUILD)/gen/text/o200k_blob.h
 $(BUILD)/src/text/vocab_blob.o: $(BUILD)/gen/o200k.bin
 
 $(BUILD)/libgloss.a: $(LIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@$(call say,AR)
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/libgloss-test.a: $(TLIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@$(call say,AR)
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/gloss: $(CLI_OBJ) $(BUILD)/libgloss.a
-	$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
 
 lib: $(BUILD)/libgloss.a
 
@@ -47,7 +59,8 @@ UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.
 
 $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libgloss-test.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests -DGLOSS_FAULT -MMD -MP $< $(BUILD)/libgloss-test.a -o $@ -lcmocka $(LDLIBS)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -DGLOSS_FAULT -MMD -MP $< $(BUILD)/libgloss-test.a -o $@ -lcmocka $(LDLIBS)
 
 unit: $(UNIT)
 
@@ -55,7 +68,8 @@ unit: $(UNIT)
 KERN_TEST := $(wildcard tests/kern/*.c)
 $(BUILD)/tests/test_kern: $(KERN_TEST) $(BUILD)/libgloss-test.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests $^ -o $@ $(LDLIBS)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests $^ -o $@ $(LDLIBS)
 
 kern: $(BUILD)/tests/test_kern
 
@@ -66,7 +80,8 @@ bench: kern
 DRIVERS := $(patsubst tests/oracle/%.c,$(BUILD)/drivers/%,$(wildcard tests/oracle/*.c))
 $(BUILD)/drivers/%: tests/oracle/%.c $(BUILD)/libgloss.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/libgloss.a -o $@ $(LDLIBS)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/libgloss.a -o $@ $(LDLIBS)
 
 drivers: $(DRIVERS)
 
@@ -76,7 +91,8 @@ FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_REPLAY := $(FUZZ_NAMES:%=$(BUILD)/fuzz/%)
 $(BUILD)/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(BUILD)/libgloss-test.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -DGLOSS_FAULT -MMD -MP $^ -o $@ $(LDLIBS)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -DGLOSS_FAULT -MMD -MP $^ -o $@ $(LDLIBS)
 
 replay: $(FUZZ_REPLAY)
 

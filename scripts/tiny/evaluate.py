@@ -83,35 +83,37 @@ def run_transformers(path, prompts, max_new, batch=64):
     return out
 
 
-def run_gloss(binary, path, rows, max_new):
-    """One call of `gloss infer --json` for each prompt; answers in the form of split_turn."""
-    turns = []
-    for row in rows:
-        with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as f:
-            body = {"messages": row["messages"]}
-            if row.get("tools"):
-                body["tools"] = row["tools"]
-            json.dump(body, f)
-        cmd = [binary, "infer", "-m", path, "--messages", f.name, "--json", "--temperature", "0",
-               "-r", row["effort"], "-n", str(max_new)]
-        p = subprocess.run(cmd, capture_output=True, text=True)
-        os.unlink(f.name)
-        turn = {"analysis": None, "final": None, "call": None, "ok": False, "analysis_tokens": 0}
-        if p.returncode == 0:
-            r = json.loads(p.stdout)
-            turn["analysis"] = r.get("analysis")
-            turn["analysis_tokens"] = r.get("usage", {}).get("reasoning_tokens", 0)
-            turn["ok"] = r.get("finish_reason") in ("stop", "tool_calls")
-            calls = r.get("tool_calls")
-            if calls:
-                fn = calls[0]["function"]
-                turn["call"] = (fn["name"], fn["arguments"])
-            else:
-                turn["final"] = r.get("response")
-        else:
-            print("gloss failed:", p.stderr.strip()[:200])
-        turns.append(turn)
-    return turns
+def run_gloss(binary, path, rows, max_new, date):
+    """The batch mode of `gloss infer`; answers in the form of split_turn."""
+    with tempfile.TemporaryDirectory() as tmp:
+        asked, answered = os.path.join(tmp, "in.jsonl"), os.path.join(tmp, "out.jsonl")
+        with open(asked, "w") as f:
+            for row in rows:
+                body = {"messages": row["messages"], "reasoning_effort": row["effort"]}
+                if row.get("tools"):
+                    body["tools"] = row["tools"]
+                f.write(json.dumps(body) + "\n")
+        subprocess.run([binary, "infer", "-m", path, "--input-path", asked, "--output-path",
+                        answered, "--temperature", "0", "-n", str(max_new), "--date", date,
+                        "--parallel", "16"], check=True)
+        with open(answered) as f:
+            answers = [json.loads(line) for line in f]
+    if len(answers) != len(rows):
+        raise SystemExit(f"{len(answers)} answers to {len(rows)} prompts")
+    return [turn_of(r) for r in answers]
+
+
+def turn_of(r):
+    """One answer of gloss as a turn."""
+    turn = {"analysis": r["analysis"], "final": None, "call": None,
+            "ok": r["finish_reason"] in ("stop", "tool_calls"),
+            "analysis_tokens": r["usage"]["reasoning_tokens"]}
+    if r.get("tool_calls"):
+        fn = r["tool_calls"][0]["function"]
+        turn["call"] = (fn["name"], fn["arguments"])
+    else:
+        turn["final"] = r["response"]
+    return turn
 
 
 def main():
@@ -130,7 +132,7 @@ def main():
     ap.add_argument("--ask", action="append", help="ask this instead")
     ap.add_argument("--effort", default="medium")
     a = ap.parse_args()
-    tok = Tokenizer(find_o200k(a.o200k))
+    tok = None if a.gloss else Tokenizer(find_o200k(a.o200k))
     if a.ask:
         prompts = [to_ids(tok, prompt_pieces(from_openai(
             [{"role": "user", "content": q}], None, a.effort, a.date))) for q in a.ask]
@@ -142,7 +144,7 @@ def main():
         rows = rows[::a.limit]
     t = time.time()
     if a.gloss:
-        turns = run_gloss(a.gloss, a.model, rows, a.max_new)
+        turns = run_gloss(a.gloss, a.model, rows, a.max_new, a.date)
     else:
         prompts = [to_ids(tok, prompt_pieces(from_openai(
             r["messages"], r.get("tools"), r["effort"], a.date))) for r in rows]

@@ -46,9 +46,11 @@ SPLIT = "|".join([
 
 
 def find_o200k(path=None):
-    """The o200k_base.tiktoken file: the argument or $O200K."""
-    path = path or os.environ.get("O200K")
-    if not path or not os.path.exists(path):
+    """The o200k_base.tiktoken file: the argument, $O200K or the repository's own."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    path = path or os.environ.get("O200K") or \
+        os.path.join(here, "../../assets/o200k/o200k_base.tiktoken")
+    if not os.path.exists(path):
         raise SystemExit("name the file o200k_base.tiktoken with --o200k or $O200K")
     return path
 

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "seed.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -280,7 +281,7 @@ int main(int argc, char **argv)
     };
     const char *filter = NULL;
     bool list = false, timing = false;
-    uint64_t s = rng_os_seed() % 1000000;
+    uint64_t s = test_seed();
     for (int i = 1; i < argc; i++) {
         int64_t v;
         if (strcmp(argv[i], "--list") == 0) {
