@@ -83,9 +83,10 @@ MUST_USE status cli_find_model(const char *name, char *path, size_t cap, struct 
 MUST_USE status cli_open_model(struct conf *c, bool with_config, gloss_model **m, struct err *e);
 /* --model only when it was given, else *m = NULL: the compiled-in vocabulary. */
 MUST_USE status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e);
-/* n_ctx: most tokens of one request, 0 for the model's own; n_request: how many run at once. */
+/* n_ctx: most tokens of one request, 0 for the model's own; n_request: how many run at once;
+ * script: the file of --scripted, or NULL. */
 MUST_USE status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request,
-                                gloss_engine **g, struct err *e);
+                                const char *script, gloss_engine **g, struct err *e);
 
 /* ---- input.c: what commands read ---- */
 

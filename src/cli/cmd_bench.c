@@ -42,6 +42,7 @@ static status open_engine(struct bench *b, struct conf *c, const struct buf *scr
     o.n_ctx = b->n_prompt + b->n_generate;
     o.max_requests = b->n_parallel;
     o.no_prefix_cache = 1;
+    o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     if (script) {
         o.script = script->p;
         o.n_script = script->n;

@@ -263,8 +263,8 @@ static status open_engine(struct infer *x, size_t need, int n_request, struct er
         return err_set(e, E_LIMIT, "--ctx-size %d is more than the model's context of %d tokens",
                        most, info.n_ctx);
     uint64_t start = clock_ns();
-    status st =
-        cli_open_engine(x->c, x->m, need < (size_t)most ? (int)need : most, n_request, &x->g, e);
+    status st = cli_open_engine(x->c, x->m, need < (size_t)most ? (int)need : most, n_request,
+                                conf_str(x->c, "scripted"), &x->g, e);
     x->load_ms += clock_ms_since(start);
     return st;
 }

@@ -65,7 +65,7 @@ status cmd_logits(struct conf *c, struct err *e)
     }
     TRY(cli_open_model(c, false, &m, e));
     gloss_model_info(m, &info);
-    TRY(cli_open_engine(c, m, n < (size_t)info.n_ctx ? (int)n : info.n_ctx, 1, &g, e));
+    TRY(cli_open_engine(c, m, n < (size_t)info.n_ctx ? (int)n : info.n_ctx, 1, NULL, &g, e));
     put_npy_head(&head, last ? 1 : n, info.n_vocab);
     TRY(buf_status(&head));
     cli_catch_signals();

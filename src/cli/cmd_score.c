@@ -150,7 +150,7 @@ status cmd_score(struct conf *c, struct err *e)
     size_t n_line = 0, n_failed = 0, n;
     status st = OK;
     TRY(cli_open_model(c, false, &m, e));
-    TRY(cli_open_engine(c, m, (int)conf_int(c, "ctx-size"), 1, &g, e));
+    TRY(cli_open_engine(c, m, (int)conf_int(c, "ctx-size"), 1, NULL, &g, e));
     TRY(input_file("-", &in, e));
     const char *p = in.p, *line;
     while (input_line(&p, in.p + in.n, &line, &n)) {

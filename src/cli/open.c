@@ -164,18 +164,44 @@ status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e)
     return name ? open_named(c, name, false, false, m, e) : OK;
 }
 
-status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request, gloss_engine **g,
-                       struct err *e)
+/* Of the cache, in the words of the engine. */
+static void note_memory(const struct conf *c, gloss_engine *g)
+{
+    struct gloss_stats s = GLOSS_INIT(struct gloss_stats);
+    gloss_engine_stats(g, &s);
+    double full = (double)s.pages_full * (double)s.page_bytes_full,
+           window = (double)s.pages_window * (double)s.page_bytes_window;
+    out_note(c,
+             "cache of %.0f bytes: %d pages of %d tokens for the full layers, %d for the sliding "
+             "layers; the longest request may have %d tokens",
+             full + window, s.pages_full, s.page_tokens, s.pages_window, s.n_ctx);
+}
+
+status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request, const char *script,
+                       gloss_engine **g, struct err *e)
 {
     *g = NULL;
+    struct buf text;
+    buf_init(&text, CLI_TEXT_MAX);
+    status st = OK;
     const char *device = conf_str(c, "device");
     if (strncmp(device, "cuda", 4) == 0)
         return err_set(e, E_DEVICE, "this build has no CUDA backend; use --device cpu");
+    if (script)
+        TRY(input_file(script, &text, e));
     struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
     o.device = device;
     o.arith = strcmp(conf_str(c, "arith"), "f32") == 0 ? GLOSS_ARITH_F32 : GLOSS_ARITH_BF16;
     o.n_thread = (int)conf_int(c, "threads");
     o.n_ctx = n_ctx;
     o.max_requests = n_request;
-    return gloss_engine_new(m, &o, g, pub(e));
+    o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
+    o.script = script ? text.p : NULL;
+    o.n_script = text.n;
+    TRY(gloss_engine_new(m, &o, g, pub(e)));
+    if (conf_on(c, "verbose"))
+        note_memory(c, *g);
+out:
+    buf_fini(&text);
+    return st;
 }

@@ -49,6 +49,9 @@ static const struct conf_opt options[] = {
      .help = "answer every conversation of a JSON Lines file ('-' is standard input)"},
     {"output-path", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
      .help = "write the answers of --input-path to FILE, a line each; else standard output"},
+    {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
+     .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
+             "(docs/engine.md)"},
     {"parallel", NULL, 0, CONF_INT, "N", 1, 256, .def = "4", .cmds = BIT(CMD_INFER),
      .help = "conversations of --input-path computed at once; the answers do not depend on it"},
 
@@ -163,6 +166,8 @@ static const struct conf_opt options[] = {
     {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30,
      .cmds = BIT(CMD_INFER) | BIT(CMD_SCORE), .group = g_model,
      .help = "most tokens of prompt and answer together; unset: the model's own context"},
+    {"memory-gb", NULL, 0, CONF_NUM, "X", 0, 1e6, .above = true, .cmds = RUN, .group = g_model,
+     .help = "memory of the key-value cache, in GB (10^9 bytes); unset: what the requests need"},
     {"deterministic", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
      .help = "allow results that depend on what runs beside them; on the CPU they never do"},
     {"check-tensors", NULL, 0, CONF_FLAG, .cmds = OPEN, .group = g_model,

@@ -153,6 +153,8 @@ static void give_lines(struct engine *g, struct request *r)
 {
     for (int i = 0; g->script && i < r->par.n; i++)
         r->seq[i].line = &g->script->line[g->n_line++ % g->script->n];
+    if (g->script && r->seq[0].line->delay_ns)
+        r->seq[0].wait_until = clock_ns() + r->seq[0].line->delay_ns;
 }
 
 static void admit(struct engine *g, uint64_t now)
