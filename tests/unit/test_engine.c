@@ -7,6 +7,7 @@
 #include "gloss.h"
 
 #include <math.h>
+#include <poll.h>
 
 enum { N_REQ = 12, MAX_TOK = 20 };
 
@@ -149,7 +150,13 @@ static void test_cancel_and_free(void **state)
     gloss_engine *g = engine(2, 64, 1);
     struct gloss_event ev;
     struct result res;
-    gloss_request *a = submit(g, 5), *b = submit(g, 6), *waiting = submit(g, 7);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    gloss_request *a, *b, *waiting;
+    p.max_tokens = 3000; /* the ring of 256 keeps them from their ends */
+    p.ignore_eos = 1;
+    assert_int_equal(gloss_submit(g, prompt[5], n_prompt[5], &p, &a, NULL), GLOSS_OK);
+    assert_int_equal(gloss_submit(g, prompt[6], n_prompt[6], &p, &b, NULL), GLOSS_OK);
+    waiting = submit(g, 7);
     assert_int_equal(gloss_next(a, &ev, -1), GLOSS_OK);
     gloss_cancel(a);
     assert_int_equal(gloss_next(b, &ev, -1), GLOSS_OK);
@@ -531,7 +538,8 @@ static void test_failing_submissions_hurt_nobody_else(void **state)
         st = submit_and_read(g, &hash);
         mem_fault_at(0);
         assert_true(st == GLOSS_OK || st == GLOSS_E_NOMEM);
-        while (gloss_next(other, &ev, 0) == GLOSS_OK)
+        /* a few at a time: its ring keeps it from reaching its end meanwhile */
+        for (int i = 0; i < 5 && gloss_next(other, &ev, 0) == GLOSS_OK; i++)
             assert_int_equal(ev.kind, GLOSS_EV_TOKEN);
     }
     assert_true(n > 25);
@@ -541,13 +549,14 @@ static void test_failing_submissions_hurt_nobody_else(void **state)
         ;
     gloss_request_free(other);
     assert_int_equal(gloss_engine_drain(g, 10000), GLOSS_OK);
-    for (int i = 0; i < 1000 && (i == 0 || s.n_running); i++)
+    for (int i = 0; i < 1000 && (i == 0 || s.n_running); i++) { /* as of the last step */
+        (void)poll(NULL, 0, 1);
         gloss_engine_stats(g, &s);
+    }
     assert_int_equal(s.n_running, 0);
-    assert_int_equal(s.n_failed + s.n_cancelled, s.n_failed + 1);
-    gloss_engine_stats(g, &s);
-    while (s.free_full + s.cached_full != s.pages_full)
-        gloss_engine_stats(g, &s);
+    assert_int_equal(s.n_cancelled, 1);
+    assert_int_equal(s.free_full + s.cached_full, s.pages_full);
+    assert_int_equal(s.free_window + s.cached_window, s.pages_window);
     gloss_engine_free(g);
 }
 
