@@ -3,11 +3,15 @@
  * alone. */
 #include "unit/unit.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "gloss.h"
+#include "model/tiny.h"
+#include "model/weights.h"
 
 #include <math.h>
 #include <poll.h>
+#include <unistd.h>
 
 enum { N_REQ = 12, MAX_TOK = 20 };
 
@@ -560,6 +564,79 @@ static void test_failing_submissions_hurt_nobody_else(void **state)
     gloss_engine_free(g);
 }
 
+/* A copy of the tiny model in which one token's embedding is NaN: whoever uses that token fails,
+ * the others in the batch get what they get from the sound model. */
+static void test_bad_numbers_fail_their_own_request(void **state)
+{
+    (void)state;
+    enum { BAD = 1400, GOOD = 3 };
+    static const char *const names[] = {"config.json", "generation_config.json", "tokenizer.json"};
+    char dir[] = "/tmp/gloss-test-XXXXXX", path[128];
+    struct weights_blob blob = {.config = tiny_config,
+                                .n_config = (size_t)(tiny_config_end - tiny_config),
+                                .generation_config = tiny_generation,
+                                .n_generation_config =
+                                    (size_t)(tiny_generation_end - tiny_generation),
+                                .tensors = tiny_tensors,
+                                .n_tensors = (size_t)(tiny_tensors_end - tiny_tensors)};
+    const char *const text[] = {tiny_config, tiny_generation, tiny_tokenizer};
+    const char *const text_end[] = {tiny_config_end, tiny_generation_end, tiny_tokenizer_end};
+    struct weights *w;
+    struct err e;
+    assert_int_equal(weights_open_memory(&blob, false, &w, &e), OK);
+    size_t row = (size_t)w->embed.n_in * dtype_size(w->embed.dtype);
+    size_t at = (size_t)((const uint8_t *)w->embed.p - tiny_tensors) + BAD * row;
+    uint8_t *copy = malloc(blob.n_tensors);
+    memcpy(copy, tiny_tensors, blob.n_tensors);
+    memset(copy + at, 0xff, row); /* NaN in every float format */
+    weights_close(w);
+    assert_non_null(mkdtemp(dir));
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        assert_int_equal(file_save(path, text[i], (size_t)(text_end[i] - text[i]), &e), OK);
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    assert_int_equal(file_save(path, copy, blob.n_tensors, &e), OK);
+    free(copy);
+
+    gloss_model *sound = model, *bad;
+    assert_int_equal(gloss_model_open(dir, NULL, &bad, NULL), GLOSS_OK);
+    model = bad;
+    gloss_engine *g = engine(8, 64, 1);
+    struct gloss_params p = GLOSS_INIT(struct gloss_params);
+    struct gloss_event ev;
+    gloss_request *r[GOOD], *poisoned;
+    struct result res;
+    int32_t ids[3] = {5, BAD, 6};
+    p.n = 2;
+    for (int i = 0; i < GOOD; i++)
+        r[i] = submit(g, i);
+    assert_int_equal(gloss_submit(g, ids, 3, &p, &poisoned, NULL), GLOSS_OK);
+    for (int left = 2; left > 0; left--) {
+        assert_int_equal(gloss_next(poisoned, &ev, -1), GLOSS_OK);
+        assert_int_equal(ev.kind, GLOSS_EV_FINISH);
+        assert_int_equal(ev.finish, GLOSS_FINISH_ERROR);
+        assert_int_equal(ev.err.code, GLOSS_E_NUMERIC);
+    }
+    gloss_request_free(poisoned);
+    for (int i = 0; i < GOOD; i++) {
+        collect(r[i], &res);
+        assert_memory_equal(res.token, alone[i].token, sizeof res.token);
+        assert_memory_equal(res.logprob, alone[i].logprob, sizeof res.logprob);
+        gloss_request_free(r[i]);
+    }
+    gloss_engine_free(g);
+    gloss_model_close(bad);
+    model = sound;
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        unlink(path);
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
 static void test_parameters_are_checked(void **state)
 {
     (void)state;
@@ -638,6 +715,7 @@ int main(void)
         cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_steps_allocate_nothing),
         cmocka_unit_test(test_failing_submissions_hurt_nobody_else),
+        cmocka_unit_test(test_bad_numbers_fail_their_own_request),
         cmocka_unit_test(test_parameters_are_checked),
         cmocka_unit_test(test_prompt_logprobs),
     };
