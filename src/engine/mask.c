@@ -300,26 +300,38 @@ static void closing_add(struct closing *c, uint32_t state, uint32_t stack)
     }
 }
 
-static int by_stack(const void *x, const void *y)
+static bool less(struct reading a, struct reading b)
 {
-    const struct reading *a = x, *b = y;
-    if (a->stack != b->stack)
-        return a->stack < b->stack ? -1 : 1;
-    return (a->state > b->state) - (a->state < b->state);
+    return a.stack != b.stack ? a.stack < b.stack : a.state < b.state;
 }
 
+/* By stack, then state; in place (qsort may allocate): short lists by insertion, long ones as a
+ * heap. */
 static void sort_readings(struct reading *r, uint32_t n)
 {
-    if (n > 16) {
-        qsort(r, n, sizeof *r, by_stack);
-        return;
-    }
-    for (uint32_t i = 1; i < n; i++) {
+    for (uint32_t i = 1; i < n && n <= 24; i++) {
         struct reading t = r[i];
         uint32_t k = i;
-        for (; k > 0 && by_stack(&t, &r[k - 1]) < 0; k--)
+        for (; k > 0 && less(t, r[k - 1]); k--)
             r[k] = r[k - 1];
         r[k] = t;
+    }
+    for (uint32_t i = n / 2, end = n; n > 24 && end > 1;) {
+        struct reading t;
+        if (i > 0) {
+            t = r[--i]; /* still building the heap */
+        } else {
+            t = r[--end];
+            r[end] = r[0];
+        }
+        uint32_t at = i;
+        for (uint32_t kid; (kid = 2 * at + 1) < end; at = kid) {
+            kid += kid + 1 < end && less(r[kid], r[kid + 1]);
+            if (!less(t, r[kid]))
+                break;
+            r[at] = r[kid];
+        }
+        r[at] = t;
     }
 }
 
