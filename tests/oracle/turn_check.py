@@ -36,6 +36,20 @@ def args(r):
             return s
 
 
+def canonical(enc, ids):
+    """Whether all text in headers has the tokens that encoding it gives."""
+    header, run = True, []
+    for t in ids:
+        if header and t < 199998:
+            run.append(t)
+            continue
+        if run and enc.encode(enc.decode(run)) != run:
+            return False
+        run = []
+        header = header and t != 200008 or t == 200006
+    return True
+
+
 def check(lib, enc, d, r, count):
     q = spec(r)
     c = d("turn", **q)
@@ -88,7 +102,8 @@ def check(lib, enc, d, r, count):
             fail("analysis after it was stopped", q, text)
         if (ids[-1] == 200012) != (last == "call"):
             fail("last token", q, text)
-        # rendering the calls' headers again gives the same tokens
+        if not canonical(enc, ids):
+            fail("a header split differently from its encoding", q, text)
         count["turns"] += 1
         count[last] += 1
         count["messages"] += len(kinds)
