@@ -200,6 +200,15 @@ ROLES = {"system", "developer", "user", "assistant", "tool"}
 CHANNELS = {"analysis", "commentary", "final"}
 
 
+WHITE = "".join(map(chr, [*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029,
+                          0x202F, 0x205F, 0x3000]))
+
+
+def header_words(text):
+    """As the library cuts a header: Unicode white space trimmed, then ASCII white space between words."""
+    return [w for w in re.split("[ \t\n\f\r]+", text.strip(WHITE)) if w]
+
+
 class Recover:
     """What recover mode promises, checked on one stream with a model of the token level only.
 
@@ -285,8 +294,9 @@ class Recover:
             got = left.pop(0) if left else None
             if got is None:
                 return f"lost the words {want!r}"
-            words, seen = text_of(got).split(), want.split()
-            if not marked and words != [w for w in seen] and words != seen[1:] and not set(seen) & ROLES:
+            words, seen = header_words(text_of(got)), header_words(want)
+            named = {w.split(":")[0] for w in seen} & ROLES  # "user:bob" is taken for the author
+            if not marked and words != seen and words != seen[1:] and not named:
                 return f"words {words} of {want!r}"
             if "<|" in text_of(got) and "<|" not in want:
                 return "control text leaked"
