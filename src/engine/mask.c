@@ -81,6 +81,8 @@ struct lset {
     bool pop;           /* a reading left through the bottom */
 };
 
+enum { SET_POPS = 1, SET_GOES_ON = 2 }; /* lset.pop; lset.n > 0 */
+
 struct lmask {
     bool dense;
     uint32_t at, n;           /* dense: index of the bitmap; else the list of tokens */
@@ -121,6 +123,7 @@ struct masker {
     /* pools */
     struct stacks local;
     struct lset *set; /* [POOL_SETS]; 0 is the dead one */
+    uint8_t *flags;   /* [POOL_SETS] SET_POPS, SET_GOES_ON: what the walk asks of every node */
     uint32_t *chain;  /* [N_CHAIN] */
     struct reading *readings;
     uint16_t *row; /* [POOL_ROWS, 256] */
@@ -132,6 +135,7 @@ struct masker {
 
     struct spelling *spell; /* [GSPAN_STATES] */
     int32_t *spell_list;    /* [n_spell_max] */
+    uint32_t *spell_open;   /* [GSPAN_STATES, words] all tokens of an OPEN list */
     uint32_t n_spell, n_spell_max;
 
     /* scratch of one mask */
@@ -380,6 +384,7 @@ static uint32_t set_of(struct masker *m, const struct grammar *g, uint8_t deep, 
         memcpy(m->readings + m->n_reading, r, n * sizeof *r);
     m->set[m->n_set] = (struct lset){
         .grammar = id, .at = m->n_reading, .n = n, .next = *head, .deep = deep, .pop = pop};
+    m->flags[m->n_set] = (uint8_t)((pop ? SET_POPS : 0) | (n ? SET_GOES_ON : 0));
     m->n_reading += n;
     *head = m->n_set + 1;
     return m->n_set++;
@@ -489,7 +494,6 @@ static bool walk(struct masker *m, const struct grammar *g, uint32_t set, uint32
             i = t[i].skip;
             continue;
         }
-        const struct lset *l = &m->set[s];
         if (t[i].token >= 0) {
             set_bit(bits, t[i].token);
             if (tokens && *n_token < SPARSE_MAX)
@@ -501,9 +505,9 @@ static bool walk(struct masker *m, const struct grammar *g, uint32_t set, uint32
             i++;
             continue;
         }
-        if (l->pop && *n_exit < max_exit)
+        if ((m->flags[s] & SET_POPS) && *n_exit < max_exit)
             exits[(*n_exit)++] = (int32_t)i;
-        if (!l->n) {
+        if (!(m->flags[s] & SET_GOES_ON)) {
             i = t[i].skip;
             continue;
         }
@@ -607,7 +611,7 @@ static bool spell(struct masker *m, uint32_t place)
                 i = t[i].skip;
                 continue;
             }
-            bool pop = m->set[s].pop, leaf = t[i].skip == i + 1;
+            bool pop = m->flags[s] & SET_POPS, leaf = t[i].skip == i + 1;
             uint16_t c = (uint16_t)(chars[d - 1] + (set_at[d - 1] == inside && !pop));
             for (int k = 0; k < 2; k++) {
                 if (k == 0 ? t[i].token < 0 : !pop || leaf)
@@ -629,6 +633,10 @@ static bool spell(struct masker *m, uint32_t place)
             i++;
         }
     }
+    uint32_t *open = m->spell_open + place * m->words;
+    memset(open, 0, m->words * sizeof *open);
+    for (uint32_t i = 0; i < sp->upto[OPEN][m->max_len + 1]; i++)
+        set_bit(open, m->spell_list[sp->at[OPEN] + i]);
     sp->ready = true;
     return true;
 }
@@ -657,10 +665,18 @@ static bool mask_spelled(struct masker *m, const struct grammar *g, uint32_t sta
     if (!sp->ready)
         return true;
     uint32_t top = max < m->max_len ? max : m->max_len + 1u;
-    memset(m->bits, 0, m->words * sizeof *m->bits);
-    uint32_t n_open = sp->upto[OPEN][top];
-    for (uint32_t i = 0; i < n_open; i++)
-        set_bit(m->bits, m->spell_list[sp->at[OPEN] + i]);
+    /* all that stay inside without the longest, or the shortest one by one */
+    uint32_t n_open = sp->upto[OPEN][top], n_all = sp->upto[OPEN][m->max_len + 1];
+    const int32_t *list = m->spell_list + sp->at[OPEN];
+    if (n_open > n_all / 2) {
+        memcpy(m->bits, m->spell_open + place * m->words, m->words * sizeof *m->bits);
+        for (uint32_t i = n_open; i < n_all; i++)
+            m->bits[list[i] >> 5] &= ~((uint32_t)1 << (list[i] & 31));
+    } else {
+        memset(m->bits, 0, m->words * sizeof *m->bits);
+        for (uint32_t i = 0; i < n_open; i++)
+            set_bit(m->bits, list[i]);
+    }
     *n_token = n_open;
     *n_exit = 0;
     if (min <= top) {
@@ -1062,6 +1078,7 @@ static status open_pools(struct masker *m)
         {&m->target, N_WORK, sizeof *m->target, false},
         {&m->number, N_WORK, sizeof *m->number, false},
         {&m->set, POOL_SETS, sizeof *m->set, false},
+        {&m->flags, POOL_SETS, sizeof *m->flags, true},
         {&m->chain, N_CHAIN, sizeof *m->chain, true},
         {&m->readings, POOL_READINGS, sizeof *m->readings, false},
         {&m->row, (size_t)POOL_ROWS * 256, sizeof *m->row, false},
@@ -1071,6 +1088,7 @@ static status open_pools(struct masker *m)
         {&m->exits, POOL_LIST / 4, sizeof *m->exits, false},
         {&m->spell, GSPAN_STATES, sizeof *m->spell, true},
         {&m->spell_list, m->n_spell_max, sizeof *m->spell_list, false},
+        {&m->spell_open, GSPAN_STATES * m->words, sizeof *m->spell_open, false},
         {&m->bits, m->words, sizeof *m->bits, false},
         {&m->item, N_WORK, sizeof *m->item, false},
     };
@@ -1097,10 +1115,10 @@ void masker_free(struct masker *m)
         return;
     stacks_close(&m->work);
     stacks_close(&m->local);
-    void *part[] = {m->ordinary,   m->trie,       m->cur,   m->next,     m->todo, m->seen_key,
-                    m->seen_stamp, m->set,        m->chain, m->readings, m->row,  m->mask,
-                    m->dense,      m->list,       m->exits, m->bits,     m->item, m->number,
-                    m->spell,      m->spell_list, m->target};
+    void *part[] = {m->ordinary,   m->trie,       m->cur,    m->next,     m->todo,      m->seen_key,
+                    m->seen_stamp, m->set,        m->chain,  m->readings, m->row,       m->mask,
+                    m->dense,      m->list,       m->exits,  m->bits,     m->item,      m->number,
+                    m->spell,      m->spell_list, m->target, m->flags,    m->spell_open};
     for (size_t i = 0; i < sizeof part / sizeof part[0]; i++)
         mem_free(part[i]);
     prelude_free(m->prelude);
@@ -1129,6 +1147,7 @@ status masker_new(const struct vocab *v, int n_id, struct masker **out, struct e
         masker_free(m);
         return err_set(e, st, "out of memory for masks");
     }
+    (void)!spell(m, 0); /* what every string needs, before the first request */
     *out = m;
     return OK;
 }

@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "engine/gcache.h"
 #include "engine/mask.h"
 #include "engine/schema.h"
 #include "engine/turn.h"
@@ -33,6 +34,7 @@ enum { MAX_TIMES = 1 << 20 };
 
 static const struct vocab *vocab;
 static struct masker *masker;
+static struct gcache *cache;
 static struct matcher *matcher;
 static struct turn *turn;
 static uint32_t *bits;
@@ -46,10 +48,12 @@ static void use_vocab(const struct vocab *v, int n_id)
     turn = NULL;
     matcher_free(matcher);
     matcher = NULL;
+    gcache_free(cache);
     masker_free(masker);
     mem_free(bits);
     vocab = v;
-    if (masker_new(v, n_id, &masker, &e) < 0) {
+    if (masker_new(v, n_id, &masker, &e) < 0 ||
+        gcache_new(masker_prelude(masker), 16 << 20, &cache) < 0) {
         fprintf(stderr, "%s\n", e.msg);
         exit(1);
     }
@@ -87,16 +91,13 @@ static void compile(const struct json *q, const char *op, struct buf *out)
 {
     struct err e = {0};
     struct grammar *g = NULL;
-    struct json *schema = NULL;
     const struct prelude *p = masker_prelude(masker);
     size_t n;
     uint64_t t = cpu_ns();
     status st;
     if (!strcmp(op, "schema")) {
         const char *s = json_str(json_get(q, "schema"), &n);
-        st = json_parse(s, n, &schema_json_limits, &schema, &e);
-        if (st == OK)
-            st = schema_compile(p, schema, &g, &e);
+        st = gcache_get(cache, GRAMMAR_SCHEMA, s, n, &g, &e);
     } else if (!strcmp(op, "object")) {
         st = schema_any_object(p, &g, &e);
     } else if (!strcmp(op, "regex")) {
@@ -115,7 +116,6 @@ static void compile(const struct json *q, const char *op, struct buf *out)
         mem_free(len);
     }
     t = cpu_ns() - t;
-    json_free(schema);
     matcher_free(matcher);
     matcher = NULL;
     if (st < 0) {
@@ -430,6 +430,7 @@ int main(void)
     }
     turn_free(turn);
     matcher_free(matcher);
+    gcache_free(cache);
     masker_free(masker);
     vocab_free(tiny);
     mem_free(bits);
