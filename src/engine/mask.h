@@ -45,7 +45,9 @@ void matcher_copy(struct matcher *to, const struct matcher *from); /* of the sam
 void matcher_mask(struct matcher *x, uint32_t *bits);
 /* Whether `id` is allowed, without a mask. */
 bool matcher_allows(struct matcher *x, int32_t id);
-/* Moves past the token. E_INPUT, without moving, for one that isn't allowed. */
+/* Moves past the token. E_INPUT, without moving, for one that isn't allowed; for one in the mask
+ * that only happens when readings were dropped (masker_stats.cut): a schema that hostile can only
+ * end its request. */
 MUST_USE status matcher_accept(struct matcher *x, int32_t id);
 /* Whether the text so far is complete. */
 bool matcher_can_end(const struct matcher *x);

@@ -57,8 +57,14 @@ class Driver:
         return json.loads(self.p.stdout.readline())
 
 
+def number(s):
+    """Exact; 1.0 is an integer, which jsonschema knows of floats only."""
+    d = Decimal(s)
+    return int(d) if d == d.to_integral_value() else d
+
+
 def loads(s):
-    return json.loads(s, parse_float=Decimal)
+    return json.loads(s, parse_float=number)
 
 
 def validator(schema):

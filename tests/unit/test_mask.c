@@ -9,6 +9,8 @@
 #include "engine/mask.h"
 #include "engine/schema.h"
 
+#include <pthread.h>
+
 static struct masker *masker;
 static struct gcache *cache;
 static uint32_t *bits;
@@ -259,6 +261,53 @@ static void test_caches(void **state)
     mem_free(want);
 }
 
+enum { N_THREAD = 4 };
+
+static void *walk_thread(void *arg)
+{
+    const uint64_t me = (uint64_t)(uintptr_t)arg;
+    uint32_t *mine = mem_calloc(masker_words(masker), sizeof *mine);
+    long bad = !mine;
+    for (uint64_t round = 0; round < 6 && mine; round++) {
+        const char *text = schemas[(me + round) % 7];
+        struct grammar *g;
+        struct matcher *x;
+        struct err e;
+        bad += gcache_get(cache, GRAMMAR_SCHEMA, text, strlen(text), &g, &e) < 0;
+        bad += matcher_new(masker, g, &x) < 0;
+        for (uint64_t n = 0; n < 30; n++) {
+            matcher_mask(x, mine);
+            int32_t from = (int32_t)(rng_uniform(me, round, n) * N_ID), id = -1;
+            for (int32_t i = 0; i < N_ID && id < 0; i++) {
+                int32_t k = (from + i) % N_ID;
+                if (mine[k >> 5] >> (k & 31) & 1)
+                    id = k;
+            }
+            if (id < 0)
+                break;
+            bad += matcher_accept(x, id) < 0;
+        }
+        matcher_free(x);
+        grammar_unref(g);
+    }
+    mem_free(mine);
+    return (void *)(uintptr_t)bad;
+}
+
+/* Several threads on one masker and one cache. */
+static void test_threads(void **state)
+{
+    (void)state;
+    pthread_t t[N_THREAD];
+    for (uintptr_t i = 0; i < N_THREAD; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, walk_thread, (void *)i), 0);
+    for (int i = 0; i < N_THREAD; i++) {
+        void *bad;
+        pthread_join(t[i], &bad);
+        assert_null(bad);
+    }
+}
+
 static void test_cache_hits(void **state)
 {
     (void)state;
@@ -329,7 +378,8 @@ int main(void)
         cmocka_unit_test(test_every_token),   cmocka_unit_test(test_refuses_without_moving),
         cmocka_unit_test(test_no_allocation), cmocka_unit_test(test_depth),
         cmocka_unit_test(test_ambiguous),     cmocka_unit_test(test_caches),
-        cmocka_unit_test(test_cache_hits),    cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_cache_hits),    cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_out_of_memory),
     };
     struct err e = {0};
     if (masker_new(vocab_o200k(), N_ID, &masker, &e) < 0 ||
