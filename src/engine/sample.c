@@ -149,26 +149,18 @@ static inline float exp_below_0(float x)
     return x < -87.0f ? 0.0f : scaled;
 }
 
-/* Sum of exp((x[i] - max) * inv_t) over one block of n <= BLOCK; out (may be NULL) keeps them. */
-static inline double exp_block(const float *x, int n, float max, float inv_t, float *out)
+/* out[i] = exp((x[i] - max) * inv_t) for one block of n <= BLOCK; returns their sum. */
+static double exp_block(const float *x, int n, float max, float inv_t, float *out)
 {
     float part[LANE] = {0};
     int i = 0;
-    if (out) {
-        for (i = 0; i < n; i++)
-            out[i] = exp_below_0((x[i] - max) * inv_t);
-        for (i = 0; i + LANE <= n; i += LANE)
-            for (int j = 0; j < LANE; j++)
-                part[j] += out[i + j];
-        for (; i < n; i++)
-            part[0] += out[i];
-    } else {
-        for (; i + LANE <= n; i += LANE)
-            for (int j = 0; j < LANE; j++)
-                part[j] += exp_below_0((x[i + j] - max) * inv_t);
-        for (; i < n; i++)
-            part[0] += exp_below_0((x[i] - max) * inv_t);
-    }
+    for (i = 0; i < n; i++)
+        out[i] = exp_below_0((x[i] - max) * inv_t);
+    for (i = 0; i + LANE <= n; i += LANE)
+        for (int j = 0; j < LANE; j++)
+            part[j] += out[i + j];
+    for (; i < n; i++)
+        part[0] += out[i];
     double sum = 0;
     for (int j = 0; j < LANE; j++)
         sum += (double)part[j];
@@ -177,9 +169,10 @@ static inline double exp_block(const float *x, int n, float max, float inv_t, fl
 
 static double lse_of(const float *logits, int n_vocab, float max)
 {
+    float unused[BLOCK];
     double sum = 0;
     for (int i = 0; i < n_vocab; i += BLOCK)
-        sum += exp_block(logits + i, min_int(BLOCK, n_vocab - i), max, 1, NULL);
+        sum += exp_block(logits + i, min_int(BLOCK, n_vocab - i), max, 1, unused);
     return (double)max + log(sum);
 }
 
@@ -349,7 +342,8 @@ int32_t sample_token(const float *logits, const struct sample_params *p,
     float raw_max = rules && !lse ? 0 : max_of(raw, n);
     if (rules)
         logits = apply_rules(logits, p, seen, forbidden, n_forbidden, s);
-    if (lse)
+    bool same = !rules && p->temperature == 1; /* the sum below is that of the model itself */
+    if (lse && !same)
         *lse = lse_of(raw, n, raw_max);
     float max = rules ? max_of(logits, n) : raw_max;
     if (p->temperature <= 0)
@@ -359,6 +353,8 @@ int32_t sample_token(const float *logits, const struct sample_params *p,
         sum += s->block[i / BLOCK] =
             exp_block(logits + i, min_int(BLOCK, n - i), max, 1 / p->temperature, s->p + i);
 
+    if (lse && same)
+        *lse = (double)max + log(sum);
     double u = rng_uniform(p->seed, p->stream, pos);
     bool by_mass = p->top_p > 0 && p->top_p<1, by_n = p->top_k> 0 && p->top_k < n;
     if (!by_mass && !by_n && p->min_p <= 0)
