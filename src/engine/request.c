@@ -240,9 +240,8 @@ static status create(struct engine *g, const int32_t *ids, size_t n,
         if (!r->rows)
             TRY(no_memory(e));
     }
-    r->submitted_ns = clock_ns();
     if (par->deadline_ms)
-        r->deadline_ns = r->submitted_ns + par->deadline_ms * 1000000;
+        r->deadline_ns = clock_ns() + par->deadline_ms * 1000000;
     *out = r;
     return OK;
 out:

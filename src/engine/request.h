@@ -88,7 +88,7 @@ struct request {
     atomic_int refs;
     atomic_bool cancelled;
     struct request_params par;
-    uint64_t submitted_ns, deadline_ns; /* deadline 0: none */
+    uint64_t deadline_ns; /* 0: none */
     int32_t *stop_id, *bias_id;
     float *bias;
     int32_t *forbidden; /* [n_forbidden] what min_tok forbids */

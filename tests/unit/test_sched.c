@@ -537,10 +537,8 @@ static void *storm(void *arg)
         if (draw(27, at, 10) == 0) {
             struct gloss_stats st = GLOSS_INIT(struct gloss_stats);
             gloss_engine_stats(s->g, &st);
-            gloss_request *some_ready[4];
             if (draw(28, at, 2))
                 (void)gloss_engine_fd(s->g);
-            (void)some_ready;
         }
         gloss_request_free(r);
         atomic_fetch_add(s->finished, 1);
