@@ -7,6 +7,7 @@
 #include "base/num.h"
 #include "base/rng.h"
 #include "engine/prefix.h"
+#include "seed.h"
 
 enum { PAGE = PREFIX_PAGE_TOK, WINDOW = 128, N_FULL = 60, N_WIN = 40, N_SEQ = 6, MAX_TOK = 600 };
 
@@ -274,7 +275,7 @@ static void test_snapshot_at_marks(void **state)
 static int setup(void **state)
 {
     (void)state;
-    seed = rng_os_seed();
+    seed = test_seed();
     printf("seed %llu\n", (unsigned long long)seed);
     return 0;
 }
