@@ -4,8 +4,7 @@
  *         struct fixture f;
  *         fixture_load(i, &f);          // tokens, expected rows, transformers' own bf16 error
  *         char dir[FIXTURE_PATH];
- *         fixture_checkpoint(&f, dir);  // a real checkpoint folder (made on the spot, or
- * committed)
+ *         fixture_checkpoint(&f, dir);  // a real checkpoint folder, made or committed
  *         ... weights_open(dir, ...) ...
  *         fixture_remove(&f, dir);
  *         fixture_free(&f);
@@ -16,6 +15,8 @@
  */
 #ifndef TESTS_FIXTURE_H
 #define TESTS_FIXTURE_H
+
+#include "unit/unit.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -58,6 +59,17 @@ static const char *const fixture_names[] = {
 static inline int fixture_count(void)
 {
     return (int)(sizeof fixture_names / sizeof fixture_names[0]);
+}
+
+/* The whole of a test program: one cmocka test per fixture, whose *state is the fixture's index. */
+static inline int fixture_run_each(const char *group, CMUnitTestFunction test)
+{
+    struct CMUnitTest tests[sizeof fixture_names / sizeof fixture_names[0]];
+    int n = fixture_count();
+    for (int i = 0; i < n; i++)
+        tests[i] = (struct CMUnitTest){
+            .name = fixture_names[i], .test_func = test, .initial_state = (void *)(intptr_t)i};
+    return _cmocka_run_group_tests(group, tests, (size_t)n, NULL, NULL);
 }
 
 static inline void fixture_must(status st, const struct err *e)

@@ -137,11 +137,5 @@ static void logits_agree(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[64];
-    int n = fixture_count();
-    for (int i = 0; i < n; i++)
-        tests[i] = (struct CMUnitTest){.name = fixture_names[i],
-                                       .test_func = logits_agree,
-                                       .initial_state = (void *)(intptr_t)i};
-    return _cmocka_run_group_tests("cpu_logits", tests, (size_t)n, NULL, NULL);
+    return fixture_run_each("cpu_logits", logits_agree);
 }
