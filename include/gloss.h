@@ -202,6 +202,27 @@ GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_
 /* After all its requests were freed. */
 GLOSS_API void gloss_engine_free(gloss_engine *);
 
+/* A tool that the model may call. */
+struct gloss_tool {
+    const char *recipient; /* "functions.get_weather", "python", "browser.search" */
+    const char *schema;    /* [n_schema] JSON Schema of the arguments. NULL: any JSON object, or of
+                              a built-in tool any text */
+    size_t n_schema;
+    int builtin; /* is called on the analysis or commentary channel; a function on commentary */
+    int strict;  /* a schema outside the subset (docs/structured-output.md) is refused; otherwise
+                    the arguments are any JSON object then. One too large is refused always */
+};
+
+/* A named function: GLOSS_TOOL_CHOICE_REQUIRED with its recipient as the one allowed tool. */
+enum { GLOSS_TOOL_CHOICE_AUTO, GLOSS_TOOL_CHOICE_NONE, GLOSS_TOOL_CHOICE_REQUIRED };
+enum {
+    GLOSS_FORMAT_TEXT,
+    GLOSS_FORMAT_JSON_OBJECT,
+    GLOSS_FORMAT_JSON_SCHEMA, /* format_text: the schema */
+    GLOSS_FORMAT_REGEX,       /* format_text: a pattern that the whole answer matches */
+    GLOSS_FORMAT_CHOICE       /* format_text: a JSON list of strings, one of which is the answer */
+};
+
 struct gloss_params {
     size_t size;
     int max_tokens;       /* 0: up to the context's end */
@@ -211,7 +232,8 @@ struct gloss_params {
     uint64_t seed;        /* 0: from the operating system */
     int reasoning_budget; /* most analysis tokens; 0: no bound */
     int ignore_eos;
-    int plain; /* not a harmony stream: the budget and its markers do not apply */
+    int plain; /* not a harmony stream: no headers, budget, tools or format; only the checkpoint's
+                  own end tokens stop it */
     int n;     /* choices from one prompt, which is computed once; 0: 1; at most 128 */
 
     float presence_penalty, frequency_penalty; /* -2 to 2, over generated tokens; 0: off */
@@ -235,6 +257,24 @@ struct gloss_params {
     uint64_t tenant;      /* prefix caches are never shared between tenants; service is fair */
     int priority;         /* higher goes first */
     uint64_t deadline_ms; /* from now; then GLOSS_FINISH_ERROR with GLOSS_E_CANCEL; 0: none */
+
+    /* What the tokens are held to while sampling. Headers are always legal ones, unless
+     * no_header_grammar; their recipients are the tools, so without tools nothing can be called.
+     * The grammar starts where the prompt stands: normally behind <|start|>assistant, but a message
+     * of the assistant that is begun is gone on with. Everything is compiled in gloss_submit, on
+     * the caller's thread, and kept for the next request with the same texts. Refused: E_INPUT with
+     * the keyword and its place in the message, E_LIMIT for what is too large; param is "tools",
+     * "tool_choice", "format" or "prompt". */
+    int no_header_grammar;          /* headers as they come; bodies are held when theirs is legal */
+    int no_analysis;                /* the prompt holds a closed analysis: no further one */
+    const struct gloss_tool *tools; /* [n_tools] at most 512, distinct recipients */
+    int n_tools;
+    int tool_choice;                  /* GLOSS_TOOL_CHOICE_; required: the turn ends with a call */
+    const char *const *allowed_tools; /* [n_allowed_tools] recipients of `tools`; none: all */
+    int n_allowed_tools;
+    int format;              /* GLOSS_FORMAT_ of the final message; the analysis stays free */
+    const char *format_text; /* [n_format_text] */
+    size_t n_format_text;
 };
 
 enum { GLOSS_EV_TOKEN, GLOSS_EV_FINISH, GLOSS_EV_PROMPT };

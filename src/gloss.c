@@ -76,6 +76,7 @@ struct gloss_model {
     const struct vocab *vocab; /* NULL: the checkpoint brings none */
     struct vocab *own_vocab;   /* vocab when it was read from tokenizer.json */
     const char *name;
+    struct constrain *constrain; /* what requests are held to, shared by the model's engines */
 };
 
 /* The compiled-in vocabulary has this many rows in an embedding (harmony.md section 1). */
@@ -154,6 +155,8 @@ gloss_status gloss_model_open(const char *name, const struct gloss_model_opts *o
     if (m)
         st = strcmp(name, "tiny") == 0 ? open_tiny(m, o.check_tensors, &e)
                                        : open_folder(m, name, o.check_tensors, &e);
+    if (st == OK)
+        st = constrain_new(m->vocab, m->weights->spec.n_vocab, &m->constrain);
     if (st < 0)
         gloss_model_close(m);
     else
@@ -165,6 +168,7 @@ void gloss_model_close(gloss_model *m)
 {
     if (!m)
         return;
+    constrain_free(m->constrain);
     weights_close(m->weights);
     vocab_free(m->own_vocab);
     mem_free(m);
@@ -531,6 +535,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     struct engine_opts eo = {
         .weights = m->weights,
         .vocab = m->vocab,
+        .constrain = m->constrain,
         .arith = o.arith == GLOSS_ARITH_F32 ? ARITH_F32 : ARITH_BF16,
         .n_thread = o.n_thread,
         .n_ctx = o.n_ctx > 0 ? o.n_ctx : most,
@@ -592,23 +597,64 @@ static struct request_params params_of(const struct gloss_params *p)
     };
 }
 
+/* What the parameters say about tools and formats, with the arrays that *h then points to. */
+static status hold_of(const struct gloss_params *p, struct constrain_params *h,
+                      struct constrain_tool **tool, struct str **allowed, struct err *e)
+{
+    status st = OK;
+    TRY(check_count("n_tools", p->n_tools, CONSTRAIN_MAX_TOOLS, e));
+    TRY(check_count("n_allowed_tools", p->n_allowed_tools, CONSTRAIN_MAX_TOOLS, e));
+    TRY(check_count("tool_choice", p->tool_choice, GLOSS_TOOL_CHOICE_REQUIRED, e));
+    TRY(check_count("format", p->format, GLOSS_FORMAT_CHOICE, e));
+    *tool = mem_calloc((size_t)p->n_tools + 1, sizeof **tool);
+    *allowed = mem_calloc((size_t)p->n_allowed_tools + 1, sizeof **allowed);
+    if (!*tool || !*allowed)
+        TRY(E_NOMEM);
+    for (int i = 0; i < p->n_tools; i++) {
+        const struct gloss_tool *t = &p->tools[i];
+        (*tool)[i] = (struct constrain_tool){.recipient = str_of(t->recipient),
+                                             .schema = {t->schema, t->n_schema},
+                                             .builtin = t->builtin,
+                                             .strict = t->strict};
+    }
+    for (int i = 0; i < p->n_allowed_tools; i++)
+        (*allowed)[i] = str_of(p->allowed_tools[i]);
+    *h = (struct constrain_params){.tool = *tool,
+                                   .n_tool = p->n_tools,
+                                   .choice = (enum tool_choice)p->tool_choice,
+                                   .allowed = *allowed,
+                                   .n_allowed = p->n_allowed_tools,
+                                   .format = (enum answer_format)p->format,
+                                   .format_text = {p->format_text, p->n_format_text},
+                                   .free_headers = p->no_header_grammar,
+                                   .no_analysis = p->no_analysis};
+out:
+    return st;
+}
+
 gloss_status gloss_submit(gloss_engine *g, const int32_t *ids, size_t n,
                           const struct gloss_params *params, gloss_request **out,
                           struct gloss_err *ge)
 {
     TAKE_OPTS(struct gloss_params, p, params);
     struct err e = {0};
+    status st = OK;
+    struct constrain_tool *tool = NULL;
+    struct str *allowed = NULL;
     *out = NULL;
     gloss_request *r = mem_calloc(1, sizeof *r);
     if (!r)
         return done(E_NOMEM, &e, ge);
     struct request_params rp = params_of(&p);
     rp.owner = r;
-    status st = request_new(g->engine, ids, n, &rp, &r->request, &e);
-    if (st < 0)
-        mem_free(r);
-    else
-        *out = r;
+    TRY(hold_of(&p, &rp.hold, &tool, &allowed, &e));
+    TRY(request_new(g->engine, ids, n, &rp, &r->request, &e));
+    *out = r;
+    r = NULL;
+out:
+    mem_free(tool);
+    mem_free(allowed);
+    mem_free(r);
     return done(st, &e, ge);
 }
 

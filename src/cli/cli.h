@@ -143,6 +143,23 @@ void progress_begin(struct progress *p, const struct conf *c, const char *what);
 void progress_show(struct progress *p, int64_t done, int64_t total);
 void progress_end(struct progress *p); /* wipes the bar */
 
+/* ---- hold.c: what an answer is held to ---- */
+
+/* The tools, choice and format of a request, as gloss_params wants them. */
+struct hold {
+    struct json *root;                              /* the request */
+    struct buf tool_text, choice_text, format_text; /* what the arrays point into, and the format */
+    struct gloss_tool *tools;                       /* [n_tools] */
+    const char **allowed;                           /* [n_allowed] */
+    int n_tools, n_allowed, choice, format;
+};
+/* From an OpenAI request as JSON text; --tool-choice, --schema (its JSON text, or empty), --regex,
+ * --choice and --json-object go before what it says. */
+MUST_USE status hold_read(struct hold *h, const struct conf *c, const struct buf *request,
+                          const struct buf *schema, struct err *e);
+void hold_apply(const struct hold *h, struct gloss_params *p);
+void hold_fini(struct hold *h); /* zeroed allowed */
+
 /* ---- generate.c: one generation ---- */
 
 enum part { PART_NONE, PART_ANALYSIS, PART_COMMENTARY, PART_FINAL, PART_RAW };

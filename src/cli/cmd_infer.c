@@ -118,8 +118,8 @@ static status begin_request(const struct infer *x, struct buf *b, struct err *e)
 static void end_request(const struct infer *x, struct buf *b, const struct json *from)
 {
     buf_putc(b, ']');
-    const struct json *tools = json_get(from, "tools"),
-                      *effort = json_get(from, "reasoning_effort");
+    static const char *const also[] = {"tool_choice", "response_format", "reasoning_effort"};
+    const struct json *tools = json_get(from, "tools");
     if (x->tools.n) {
         buf_printf(b, ",\"tools\":");
         buf_put(b, x->tools.p, x->tools.n);
@@ -127,9 +127,12 @@ static void end_request(const struct infer *x, struct buf *b, const struct json 
         buf_puts(b, ",\"tools\":");
         json_dump(b, tools);
     }
-    if (!json_absent(effort)) {
-        buf_puts(b, ",\"reasoning_effort\":");
-        json_dump(b, effort);
+    for (size_t i = 0; i < sizeof also / sizeof also[0]; i++) {
+        const struct json *v = json_get(from, also[i]);
+        if (json_absent(v))
+            continue;
+        buf_printf(b, ",\"%s\":", also[i]);
+        json_dump(b, v);
     }
     buf_putc(b, '}');
 }
@@ -239,6 +242,7 @@ static struct gloss_params params_of(const struct conf *c)
     p.stop = conf_get(c, "stop")->list;
     p.n_stop = conf_get(c, "stop")->n_list;
     p.no_logprobs = 1;
+    p.no_header_grammar = !conf_on(c, "header-grammar");
     /* 0 means "no seed" to the library, but --seed 0 is a seed like any other */
     if (conf_given(c, "seed"))
         p.seed = conf_int(c, "seed") ? (uint64_t)conf_int(c, "seed") : UINT64_MAX;
@@ -285,6 +289,21 @@ static status render(const struct infer *x, const struct buf *request, struct ru
     TRY(gloss_chat_load(q->chat, request->p, request->n, GLOSS_FORM_OPENAI, pub(e)));
     TRY(gloss_chat_render(q->chat, &q->ids, &q->n, pub(e)));
 out:
+    return st;
+}
+
+/* Submits the rendered request, held to its own tools and formats. */
+static status start(const struct infer *x, const struct buf *request, struct running *q,
+                    struct err *e)
+{
+    struct gloss_params p = params_of(x->c);
+    struct hold h;
+    status st = hold_read(&h, x->c, request, &x->schema, e);
+    if (st == OK) {
+        hold_apply(&h, &p);
+        st = running_start(q, x->g, &p, e);
+    }
+    hold_fini(&h);
     return st;
 }
 
@@ -489,11 +508,10 @@ static status answer_one(struct infer *x, struct answer *a, struct err *e)
     TRY(read_request(x, &request, effort, e));
     TRY(open_model(x, e));
     TRY(render(x, &request, &q, e));
-    struct gloss_params p = params_of(x->c);
-    TRY(open_engine(x, q.n + (size_t)p.max_tokens, 1, e));
+    TRY(open_engine(x, q.n + (size_t)conf_int(x->c, "max-tokens"), 1, e));
     plan_display(x, a);
     cli_catch_signals();
-    TRY(running_start(&q, x->g, &p, e));
+    TRY(start(x, &request, &q, e));
     st = answer_take(a, x->m, &q, e);
     if (st < 0 && x->live && x->line_open) {
         out_puts("\n"); /* the error goes to a line of its own */
@@ -525,8 +543,10 @@ out:
 static void put_own_fields(struct buf *b, const struct json *root)
 {
     static const char *const ours[] = {
-        "messages",      "tools",      "reasoning_effort", "response", "analysis", "commentary",
-        "finish_reason", "tool_calls", "reasoning_level",  "usage",    "timings",  "error"};
+        "messages",         "tools",      "tool_choice",     "response_format",
+        "reasoning_effort", "response",   "analysis",        "commentary",
+        "finish_reason",    "tool_calls", "reasoning_level", "usage",
+        "timings",          "error"};
     if (json_kind(root) != J_OBJ)
         return;
     for (void *it = json_first(root); it; it = json_next(root, it)) {
@@ -576,8 +596,8 @@ static bool is_line_failure(status st)
     return st == E_INPUT || st == E_LIMIT || st == E_NUMERIC;
 }
 
-/* Reads and renders a line. */
-static status job_read(const struct infer *x, struct job *j, const char *line, size_t n)
+/* Reads and renders a line, and starts it unless only its length is of interest. */
+static status job_read(const struct infer *x, struct job *j, const char *line, size_t n, bool run)
 {
     struct buf request;
     buf_init(&request, CLI_TEXT_MAX);
@@ -589,6 +609,8 @@ static status job_read(const struct infer *x, struct job *j, const char *line, s
     TRY(request_from_json(x, j->root, "line", &request, &j->e));
     TRY(buf_status(&request));
     TRY(render(x, &request, &j->q, &j->e));
+    if (run)
+        TRY(start(x, &request, &j->q, &j->e));
 out:
     buf_fini(&request);
     j->st = st;
@@ -603,7 +625,7 @@ static status longest_prompt(const struct infer *x, const struct buf *in, size_t
     *longest = 0;
     while (input_line(&p, in->p + in->n, &line, &n)) {
         struct job j = {0};
-        status st = job_read(x, &j, line, n);
+        status st = job_read(x, &j, line, n, false);
         if (st == OK && j.q.n > *longest)
             *longest = j.q.n;
         job_end(&j);
@@ -657,7 +679,6 @@ out:
 /* All lines through the ring. */
 static status batch_run(struct batch *b, struct answer *a, const struct buf *in, struct err *e)
 {
-    const struct gloss_params params = params_of(b->x->c);
     const char *p = in->p, *line;
     size_t n;
     status st = OK;
@@ -665,8 +686,7 @@ static status batch_run(struct batch *b, struct answer *a, const struct buf *in,
         if (b->n_begun - b->n_done == (size_t)b->n_slot)
             TRY(batch_finish_one(b, a, e));
         struct job *j = &b->slot[b->n_begun++ % (size_t)b->n_slot];
-        if (job_read(b->x, j, line, n) == OK)
-            j->st = running_start(&j->q, b->x->g, &params, &j->e);
+        (void)!job_read(b->x, j, line, n, true);
     }
     while (b->n_done < b->n_begun)
         TRY(batch_finish_one(b, a, e));
@@ -714,9 +734,16 @@ static status check_options(const struct conf *c, struct err *e)
 {
     static const char *const only_one[] = {"prompt-file", "messages", "json",
                                            "raw",         "save",     "show-analysis"};
+    static const char *const formats[] = {"schema", "json-object", "regex", "choice"};
     bool batch = conf_given(c, "input-path");
     if (conf_on(c, "raw") && conf_on(c, "json"))
         return err_set(e, E_USAGE, "--raw and --json exclude each other");
+    int n_format = 0;
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+        n_format += conf_given(c, formats[i]);
+    if (n_format > 1)
+        return err_set(e, E_USAGE,
+                       "--schema, --json-object, --regex and --choice exclude each other");
     if (conf_given(c, "output-path") && !batch)
         return err_set(e, E_USAGE, "--output-path needs --input-path");
     if (batch && c->n_pos)

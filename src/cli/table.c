@@ -27,7 +27,19 @@ static const struct conf_opt options[] = {
      .help = "function tools in OpenAI's form, an array or an object with tools; replaces those "
              "of --messages"},
     {"schema", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_INFER),
-     .help = "a JSON Schema for the answer, shown to the model as its response format"},
+     .help = "a JSON Schema for the answer: shown to the model as its response format, and the "
+             "answer is held to it"},
+    {"json-object", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFER),
+     .help = "hold the answer to any JSON object"},
+    {"regex", NULL, 0, CONF_STR, "PATTERN", .cmds = BIT(CMD_INFER),
+     .help = "hold the whole answer to a regular expression"},
+    {"choice", NULL, 0, CONF_LIST, "TEXT", .cmds = BIT(CMD_INFER),
+     .help = "hold the answer to one of these texts"},
+    {"tool-choice", NULL, 0, CONF_STR, "auto|none|required|NAME", .cmds = BIT(CMD_INFER),
+     .help = "whether a tool is called: as the model decides, never, always, or the function NAME; "
+             "unset: as the request says, else auto"},
+    {"header-grammar", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_INFER),
+     .help = "let the model write malformed message headers, calls of unknown tools among them"},
     {"date", NULL, 0, CONF_STR, "YYYY-MM-DD|today|none", .def = "today",
      .cmds = BIT(CMD_INFER) | BIT(CMD_RENDER),
      .help = "the current date told to the model (of an OpenAI conversation)"},
@@ -213,7 +225,8 @@ static const struct conf_cmd commands[N_CMD] = {
          "written, when it is complete; a tool call is a line functions.NAME(ARGUMENTS).\n"
          "\n"
          "With --input-path every line is a conversation: a messages array, or an object with "
-         "messages, perhaps tools and reasoning_effort, and any fields of your own, which are "
+         "messages, perhaps tools, tool_choice, response_format and reasoning_effort, and any "
+         "fields of your own, which are "
          "copied to the answer's line. A line that fails gives {\"error\":{\"message\":...}} in "
          "its place, and the exit code is 1.",
          "gloss infer 'What is 127 + 385?'\n"

@@ -5,7 +5,8 @@
 /* What the parser may keep of one generation: a bound far above any context's text. */
 static const size_t max_text = (size_t)64 << 20;
 
-status budget_open(struct budget *b, const struct vocab *v, int max_tok, struct err *e)
+status budget_open(struct budget *b, const struct vocab *v, int max_tok, bool close_only,
+                   struct err *e)
 {
     *b = (struct budget){.left = max_tok};
     if (max_tok <= 0 || !v)
@@ -14,11 +15,13 @@ status budget_open(struct budget *b, const struct vocab *v, int max_tok, struct 
     ids_init(&t, BUDGET_MAX_FORCED);
     status st = OK;
     ids_put(&t, vocab_special(v, SP_END));
-    ids_put(&t, vocab_special(v, SP_START));
-    TRY(o200k_encode(v, "assistant", 9, SPECIAL_TEXT, &t, e));
-    ids_put(&t, vocab_special(v, SP_CHANNEL));
-    TRY(o200k_encode(v, "final", 5, SPECIAL_TEXT, &t, e));
-    ids_put(&t, vocab_special(v, SP_MESSAGE));
+    if (!close_only) {
+        ids_put(&t, vocab_special(v, SP_START));
+        TRY(o200k_encode(v, "assistant", 9, SPECIAL_TEXT, &t, e));
+        ids_put(&t, vocab_special(v, SP_CHANNEL));
+        TRY(o200k_encode(v, "final", 5, SPECIAL_TEXT, &t, e));
+        ids_put(&t, vocab_special(v, SP_MESSAGE));
+    }
     TRY(t.st);
     memcpy(b->forced, t.v, t.n * sizeof *t.v);
     b->n_forced = b->i_forced = (int)t.n;
@@ -50,6 +53,11 @@ status budget_feed(struct budget *b, int32_t id)
     if (b->left-- == 0)
         b->i_forced = 0;
     return OK;
+}
+
+bool budget_spent(const struct budget *b)
+{
+    return b->n_forced > 0 && b->i_forced == 0;
 }
 
 int32_t budget_next(struct budget *b)

@@ -1,5 +1,6 @@
 /* The reasoning budget: counts analysis tokens of a harmony stream and, when the bound is reached,
- * dictates the tokens that close the analysis and open the final channel.
+ * dictates the tokens that close the analysis and open the final channel. Where a turn holds the
+ * headers, only the token that closes: the turn knows what may follow.
  */
 #ifndef ENGINE_BUDGET_H
 #define ENGINE_BUDGET_H
@@ -16,11 +17,14 @@ struct budget {
 };
 
 /* max_tok <= 0 means no bound: the budget then does nothing. */
-MUST_USE status budget_open(struct budget *b, const struct vocab *v, int max_tok, struct err *e);
+MUST_USE status budget_open(struct budget *b, const struct vocab *v, int max_tok, bool close_only,
+                            struct err *e);
 void budget_close(struct budget *b);
 
 /* Tells the budget which token the stream got. Fails only for lack of memory. */
 MUST_USE status budget_feed(struct budget *b, int32_t id);
+/* The bound was reached with the last token: dictation begins. */
+bool budget_spent(const struct budget *b);
 /* The token that must come next, or -1 when the model decides. */
 int32_t budget_next(struct budget *b);
 

@@ -272,6 +272,37 @@ static void fill_top(const struct engine *g, const struct seq *s, const float *l
         logprob[i] = (float)((double)logits[g->top[i]] - lse);
 }
 
+/* What the turn allows next, as a mask; or the one token that it leaves, else -1. */
+static int32_t held_to(struct engine *g, struct seq *s, struct sample_mask *m)
+{
+    bool all;
+    *m = (struct sample_mask){.also = -1};
+    if (!s->turn)
+        return -1;
+    m->bits = turn_plain_mask(s->turn, &all, &m->also);
+    if (m->bits || all)
+        return -1;
+    int32_t end, only = turn_forced(s->turn);
+    if (only >= 0)
+        return only;
+    turn_mask(s->turn, g->mask_bits, &end);
+    m->bits = g->mask_bits;
+    return -1;
+}
+
+/* Moves the turn past a token; false: it can't, though the token was in its mask (mask.h). What a
+ * script says may be anything. */
+static bool turn_follow(const struct engine *g, struct seq *s, int32_t id)
+{
+    int unused;
+    if (!s->turn || s->off_turn || turn_place(s->turn, &unused) == TURN_DONE)
+        return true;
+    s->off_turn = turn_accept(s->turn, id) < 0;
+    if (budget_spent(&s->budget))
+        turn_stop_analysis(s->turn);
+    return !s->off_turn || g->script;
+}
+
 /* The next token: dictated, scripted or sampled. False: the script has ended. */
 static bool choose(struct engine *g, struct seq *s, const float *logits, struct slot *slot,
                    float *top_logprob)
@@ -288,10 +319,14 @@ static bool choose(struct engine *g, struct seq *s, const float *logits, struct 
     }
     bool wants_lse = !r->par.no_logprob || r->par.n_top > 0;
     double lse = 0;
+    struct sample_rules rules = {.seen = s->seen.table ? &s->seen : NULL,
+                                 .forbidden = r->forbidden,
+                                 .n_forbidden = i < r->par.min_tok ? r->n_forbidden : 0,
+                                 .pos = (uint64_t)i};
     if (id < 0)
-        id = sample_token(logits, &s->sample, s->seen.table ? &s->seen : NULL, r->forbidden,
-                          i < r->par.min_tok ? r->n_forbidden : 0, (uint64_t)i,
-                          wants_lse ? &lse : NULL, &g->scratch);
+        id = held_to(g, s, &rules.mask);
+    if (id < 0)
+        id = sample_token(logits, &s->sample, &rules, wants_lse ? &lse : NULL, &g->scratch);
     else if (wants_lse)
         lse = sample_lse(logits, g->spec->n_vocab);
     slot->token = id;
@@ -320,8 +355,11 @@ static void take_token(struct engine *g, struct seq *s, const float *logits)
     status st = budget_feed(&s->budget, id);
     if (st == OK)
         st = stop_feed(&s->stop, id, &f);
-    if (st < 0) {
+    if (st < 0)
         err_set(&e, st, "out of memory while following the answer's channels");
+    else if (!turn_follow(g, s, id))
+        st = err_set(&e, E_LIMIT, "the grammar allows too many readings of this answer at once");
+    if (st < 0) {
         end_seq(g, s, FINISH_ERROR, -1, &e);
         return;
     }
@@ -642,11 +680,12 @@ static status open_parts(struct engine *g, const struct engine_opts *o, struct e
     set_marks(&g->sched.prefix, o->vocab);
     TRY(sample_scratch_open(&g->scratch, g->spec->n_vocab));
     g->top = mem_array(REQUEST_MAX_TOP, sizeof *g->top);
+    g->mask_bits = mem_array(((size_t)g->spec->n_vocab + 31) / 32, sizeof *g->mask_bits);
     g->tok = mem_array((size_t)g->max_rows, sizeof *g->tok);
     g->logit_row = mem_array((size_t)g->max_logit_rows, sizeof *g->logit_row);
     g->seq = mem_array((size_t)o->max_requests, sizeof *g->seq);
     g->of_seq = mem_array((size_t)o->max_requests, sizeof *g->of_seq);
-    if (!g->top || !g->tok || !g->logit_row || !g->seq || !g->of_seq)
+    if (!g->top || !g->mask_bits || !g->tok || !g->logit_row || !g->seq || !g->of_seq)
         TRY(E_NOMEM);
     publish_stats(g);
     int rc = pthread_create(&g->thread, NULL, engine_main, g);
@@ -669,6 +708,7 @@ status engine_open(const struct engine_opts *o, struct engine **out, struct err 
     g->fd = -1;
     g->spec = &o->weights->spec;
     g->vocab = o->vocab;
+    g->constrain = o->constrain;
     g->n_ctx = o->n_ctx;
     g->max_live = o->max_queue + o->max_requests;
     atomic_init(&g->swept, true);
@@ -702,6 +742,7 @@ void engine_close(struct engine *g)
     sched_close(&g->sched);
     sample_scratch_close(&g->scratch);
     mem_free(g->top);
+    mem_free(g->mask_bits);
     mem_free(g->tok);
     mem_free(g->logit_row);
     mem_free(g->seq);

@@ -7,11 +7,12 @@
  * submitted. docs/engine.md tells the whole story.
  *
  * Files: engine.c (the loop), sched.c (who runs next), request.c (requests and their readers),
- * prefix.c and kv.c (pages), sample.c, stop.c, budget.c, scripted.c.
+ * prefix.c and kv.c (pages), sample.c, constrain.c, stop.c, budget.c, scripted.c.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include "engine/constrain.h"
 #include "engine/sample.h"
 #include "model/backend.h"
 #include "text/harmony.h"
@@ -22,6 +23,7 @@ struct request;
 struct engine_opts {
     const struct weights *weights; /* outlives the engine */
     const struct vocab *vocab;     /* NULL for a checkpoint without tokenizer */
+    struct constrain *constrain;   /* of the model; outlives the engine */
     enum arith arith;
     int n_thread;
     int n_ctx;        /* most tokens of one request */
@@ -51,7 +53,9 @@ struct request_params {
     const int32_t *stop_id; /* [n_stop_id] copied */
     int n_stop_id;
     bool ignore_eos;
-    bool plain; /* no harmony stream: only the checkpoint's own end tokens stop it */
+    bool plain; /* no harmony stream: only the checkpoint's own end tokens stop it, nothing is held
+                 */
+    struct constrain_params hold; /* to what the tokens are held; copied */
     uint64_t tenant;
     int priority;         /* higher first */
     uint64_t deadline_ms; /* from submission; 0: none */

@@ -1019,7 +1019,6 @@ static status build_trie(struct masker *m)
         if (!s || vocab_is_special(m->vocab, id) || len > MAX_TOKEN)
             continue;
         w[n++] = (struct word){s, (uint32_t)len, id};
-        set_bit(m->ordinary, id);
         nodes += len;
         m->max_len = len > m->max_len ? (uint16_t)len : m->max_len;
         if (len == 1)
@@ -1126,11 +1125,10 @@ void masker_free(struct masker *m)
     mem_free(m);
 }
 
-status masker_new(const struct vocab *v, int n_id, struct masker **out, struct err *e)
+status masker_new_plain(const struct vocab *v, int n_id, struct masker **out, struct err *e)
 {
-    status st = OK;
-    *out = NULL;
     struct masker *m = mem_calloc(1, sizeof *m);
+    *out = NULL;
     if (!m)
         return err_set(e, E_NOMEM, "out of memory for masks");
     pthread_mutex_init(&m->lock, NULL);
@@ -1138,7 +1136,27 @@ status masker_new(const struct vocab *v, int n_id, struct masker **out, struct e
     m->n_id = min_int(n_id, vocab_size(v));
     m->words = ((size_t)n_id + 31) / 32;
     m->ordinary = mem_calloc(m->words, sizeof *m->ordinary);
-    st = m->ordinary ? prelude_new(&m->prelude, e) : E_NOMEM;
+    if (!m->ordinary) {
+        masker_free(m);
+        return err_set(e, E_NOMEM, "out of memory for masks");
+    }
+    for (int id = 0; id < m->n_id; id++) {
+        size_t len;
+        if (vocab_bytes(v, id, &len) && !vocab_is_special(v, id) && len <= MAX_TOKEN)
+            set_bit(m->ordinary, id);
+    }
+    *out = m;
+    return OK;
+}
+
+status masker_new(const struct vocab *v, int n_id, struct masker **out, struct err *e)
+{
+    struct masker *m;
+    *out = NULL;
+    status st = masker_new_plain(v, n_id, &m, e);
+    if (st < 0)
+        return st;
+    st = prelude_new(&m->prelude, e);
     if (st == OK)
         st = build_trie(m);
     if (st == OK)

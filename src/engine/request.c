@@ -78,6 +78,9 @@ static status check_params(const struct engine *g, const struct request_params *
     TRY(check_list(g, "stop_ids", p->stop_id, p->n_stop_id, e));
     for (int i = 0; i < s->n_bias; i++)
         TRY(in_range("logit_bias", (double)s->bias[i], -1000, 1000, e));
+    if (p->plain && (p->hold.n_tool || p->hold.format != ANSWER_TEXT))
+        TRY(err_param(e, E_INPUT, p->hold.n_tool ? "tools" : "format",
+                      "tools and answer formats need a harmony stream: not with plain"));
 out:
     return st;
 }
@@ -118,10 +121,32 @@ static void seq_close(struct seq *s)
     budget_close(&s->budget);
     stop_close(&s->stop);
     sample_seen_close(&s->seen);
+    turn_free(s->turn);
+    mem_free(s->mask_bits);
     mem_free(s->ids);
     mem_free(s->slot);
     mem_free(s->top_id);
     mem_free(s->top_logprob);
+}
+
+/* The first choice's turn is made from the parameters, the others' are like it. */
+static status turn_open(struct request *r, struct seq *s, struct err *e)
+{
+    const struct engine *g = r->engine;
+    status st = OK;
+    if (r->par.plain || r->want != ROWS_NONE || !g->constrain)
+        return OK;
+    if (s->index == 0)
+        TRY(constrain_turn(g->constrain, &r->par.hold, s->ids, (size_t)s->n_prompt, &s->turn, e));
+    else if (r->seq[0].turn && turn_clone(r->seq[0].turn, &s->turn) < 0)
+        TRY(no_memory(e));
+    if (!s->turn || !turn_has_grammar(s->turn))
+        return OK;
+    s->mask_bits = mem_array(((size_t)g->spec->n_vocab + 31) / 32, sizeof *s->mask_bits);
+    if (!s->mask_bits)
+        st = no_memory(e);
+out:
+    return st;
 }
 
 static status seq_open(struct request *r, int index, const int32_t *ids, int n, struct err *e)
@@ -147,7 +172,9 @@ static status seq_open(struct request *r, int index, const int32_t *ids, int n, 
     if (kv_seq_open(&g->sched.kv, &s->kv, s->n_max) < 0)
         TRY(no_memory(e));
     TRY(stop_open(&s->stop, g->vocab, par->plain, par->stop, par->n_stop, e));
-    TRY(budget_open(&s->budget, par->plain ? NULL : g->vocab, par->reasoning_budget, e));
+    TRY(turn_open(r, s, e));
+    TRY(budget_open(&s->budget, par->plain ? NULL : g->vocab, par->reasoning_budget,
+                    s->turn && !par->hold.free_headers && !g->script, e));
     s->n_slot = RING;
     while (s->n_slot < 4 * s->stop.longest)
         s->n_slot *= 2;
@@ -232,6 +259,7 @@ static status create(struct engine *g, const int32_t *ids, size_t n,
     /* The caller's arrays may go now. */
     r->par.stop = NULL;
     r->par.stop_id = NULL;
+    r->par.hold = (struct constrain_params){0};
     if (want != ROWS_NONE) {
         size_t row = (size_t)g->spec->n_vocab * sizeof(float);
         int most = (int)(ROWS_BYTES / row);

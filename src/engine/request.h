@@ -64,6 +64,9 @@ struct seq {
     struct stop stop;
     struct sample_params sample;
     struct sample_seen seen;
+    struct turn *turn;   /* what its tokens are held to; NULL: nothing */
+    uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of a turn with grammars */
+    bool off_turn;       /* the script wrote what the turn forbids: it only was watched */
 
     struct slot *slot;      /* [n_slot] ring */
     int32_t *top_id;        /* [n_slot, n_top] */
@@ -134,13 +137,15 @@ struct tenant {
 struct engine {
     const struct spec *spec;
     const struct vocab *vocab;
+    struct constrain *constrain;
     struct backend *backend;
     struct script *script;
     int n_line; /* script lines handed out */
     int n_ctx, max_live, max_rows, max_logit_rows;
     struct sched sched;
     struct sample_scratch scratch;
-    int32_t *top; /* [REQUEST_MAX_TOP] */
+    int32_t *top;        /* [REQUEST_MAX_TOP] */
+    uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of the choice being made */
 
     /* the batch under construction */
     int32_t *tok, *logit_row; /* [max_rows], [max_logit_rows] */

@@ -149,22 +149,27 @@ static inline float exp_below_0(float x)
     return x < -87.0f ? 0.0f : scaled;
 }
 
-/* out[i] = exp((x[i] - max) * inv_t) for one block of n <= BLOCK; returns their sum. */
-static double exp_block(const float *x, int n, float max, float inv_t, float *out)
+static double sum_block(const float *x, int n)
 {
     float part[LANE] = {0};
-    int i = 0;
-    for (i = 0; i < n; i++)
-        out[i] = exp_below_0((x[i] - max) * inv_t);
-    for (i = 0; i + LANE <= n; i += LANE)
-        for (int j = 0; j < LANE; j++)
-            part[j] += out[i + j];
-    for (; i < n; i++)
-        part[0] += out[i];
     double sum = 0;
+    int i = 0;
+    for (; i + LANE <= n; i += LANE)
+        for (int j = 0; j < LANE; j++)
+            part[j] += x[i + j];
+    for (; i < n; i++)
+        part[0] += x[i];
     for (int j = 0; j < LANE; j++)
         sum += (double)part[j];
     return sum;
+}
+
+/* out[i] = exp((x[i] - max) * inv_t) for one block of n <= BLOCK; returns their sum. */
+static double exp_block(const float *x, int n, float max, float inv_t, float *out)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = exp_below_0((x[i] - max) * inv_t);
+    return sum_block(out, n);
 }
 
 static double lse_of(const float *logits, int n_vocab, float max)
@@ -289,15 +294,38 @@ static float floor_of_top(struct sample_scratch *s, int k)
     return threshold(s->hist, s->cand_p, n, k, INFINITY, s->row, &unused);
 }
 
-/* Penalties, bias and forbidden tokens, into a copy of the row. The token mask of a grammar belongs
- * here, too: whatever makes a token impossible sets its logit to -Inf before the filters. */
+static bool mask_allows(const struct sample_mask *m, int32_t id)
+{
+    return !m->bits || id == m->also || (m->bits[id / 32] >> (id % 32) & 1);
+}
+
+/* Gives x[n], the elements of ids from..from + n - 1, the value v where the mask forbids; `from` is
+ * a multiple of 32. False: there was none. */
+static bool mask_block(const struct sample_mask *m, int from, int n, float v, float *x)
+{
+    bool any = false;
+    for (int i = 0; i < n; i += 32) {
+        uint32_t w = m->bits[(from + i) / 32];
+        int most = min_int(32, n - i);
+        if (w == UINT32_MAX)
+            continue;
+        if (m->also >= from + i && m->also - (from + i) < 32)
+            w |= (uint32_t)1 << (m->also - (from + i));
+        for (int j = 0; j < most; j++)
+            x[i + j] = w >> j & 1 ? x[i + j] : v;
+        any = true;
+    }
+    return any;
+}
+
+/* Penalties, bias, forbidden tokens and mask, into a copy of the row: whatever makes a token
+ * impossible sets its logit to -Inf. */
 static const float *apply_rules(const float *logits, const struct sample_params *p,
-                                const struct sample_seen *seen, const int32_t *forbidden,
-                                int n_forbidden, struct sample_scratch *s)
+                                const struct sample_rules *r, bool forbid, struct sample_scratch *s)
 {
     memcpy(s->row, logits, (size_t)s->n_vocab * sizeof *s->row);
-    for (int i = 0; seen && i < seen->n; i++) {
-        const struct sample_count *c = &seen->list[i];
+    for (int i = 0; r->seen && i < r->seen->n; i++) {
+        const struct sample_count *c = &r->seen->list[i];
         float *x = &s->row[c->id];
         if (p->repetition > 0 && p->repetition != 1)
             *x = *x > 0 ? *x / p->repetition : *x * p->repetition;
@@ -305,8 +333,10 @@ static const float *apply_rules(const float *logits, const struct sample_params 
     }
     for (int i = 0; i < p->n_bias; i++)
         s->row[p->bias_id[i]] += p->bias[i];
-    for (int i = 0; i < n_forbidden; i++)
-        s->row[forbidden[i]] = -INFINITY;
+    for (int i = 0; forbid && i < r->n_forbidden; i++)
+        s->row[r->forbidden[i]] = -INFINITY;
+    if (r->mask.bits)
+        (void)mask_block(&r->mask, 0, s->n_vocab, -INFINITY, s->row);
     return s->row;
 }
 
@@ -333,29 +363,42 @@ static int32_t draw_all(struct sample_scratch *s, double at)
 }
 
 int32_t sample_token(const float *logits, const struct sample_params *p,
-                     const struct sample_seen *seen, const int32_t *forbidden, int n_forbidden,
-                     uint64_t pos, double *lse, struct sample_scratch *s)
+                     const struct sample_rules *r, double *lse, struct sample_scratch *s)
 {
     int n = s->n_vocab;
     const float *raw = logits;
-    bool rules = (seen && seen->n) || p->n_bias || n_forbidden;
+    const struct sample_mask *mask = r->mask.bits ? &r->mask : NULL;
+    bool rules = (r->seen && r->seen->n) || p->n_bias || r->n_forbidden;
     float raw_max = rules && !lse ? 0 : max_of(raw, n);
-    if (rules)
-        logits = apply_rules(logits, p, seen, forbidden, n_forbidden, s);
+    float max = raw_max;
+    if (!rules && mask && !mask_allows(mask, index_of(raw, n, raw_max)))
+        rules = true; /* the largest of those allowed is to be found */
+    if (rules) {
+        logits = apply_rules(raw, p, r, true, s);
+        max = max_of(logits, n);
+        if (max == -INFINITY) {
+            logits = apply_rules(raw, p, r, false, s);
+            max = max_of(logits, n);
+        }
+        mask = NULL; /* applied */
+    }
     bool same = !rules && p->temperature == 1; /* the sum below is that of the model itself */
     if (lse && !same)
         *lse = lse_of(raw, n, raw_max);
-    float max = rules ? max_of(logits, n) : raw_max;
     if (p->temperature <= 0)
         return index_of(logits, n, max);
-    double sum = 0;
-    for (int i = 0; i < n; i += BLOCK)
-        sum += s->block[i / BLOCK] =
-            exp_block(logits + i, min_int(BLOCK, n - i), max, 1 / p->temperature, s->p + i);
-
+    double sum = 0, whole = 0;
+    for (int i = 0; i < n; i += BLOCK) {
+        int m = min_int(BLOCK, n - i);
+        double in = exp_block(logits + i, m, max, 1 / p->temperature, s->p + i);
+        whole += in;
+        if (mask && mask_block(mask, i, m, 0, s->p + i))
+            in = sum_block(s->p + i, m);
+        sum += s->block[i / BLOCK] = in;
+    }
     if (lse && same)
-        *lse = (double)max + log(sum);
-    double u = rng_uniform(p->seed, p->stream, pos);
+        *lse = (double)max + log(whole);
+    double u = rng_uniform(p->seed, p->stream, r->pos);
     bool by_mass = p->top_p > 0 && p->top_p<1, by_n = p->top_k> 0 && p->top_k < n;
     if (!by_mass && !by_n && p->min_p <= 0)
         return draw_all(s, u * sum);

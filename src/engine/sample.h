@@ -1,9 +1,9 @@
 /* Logits to a token.
  *
- * Order: penalties, bias, forbidden tokens; then temperature, top-k, top-p, min-p, each over what
- * the one before left. The random number is a pure function of (seed, stream, position), and every
- * sum has a fixed order, so a request's tokens do not depend on what else is in the batch nor on
- * the processor's instruction set. Ties go to the lowest id. Log-probabilities are those of the
+ * Order: penalties, bias, forbidden tokens, mask; then temperature, top-k, top-p, min-p, each over
+ * what the one before left. The random number is a pure function of (seed, stream, position), and
+ * every sum has a fixed order, so a request's tokens do not depend on what else is in the batch nor
+ * on the processor's instruction set. Ties go to the lowest id. Log-probabilities are those of the
  * model itself: log-softmax of the untouched logits.
  */
 #ifndef ENGINE_SAMPLE_H
@@ -40,6 +40,13 @@ MUST_USE status sample_seen_open(struct sample_seen *s, int max_distinct);
 void sample_seen_close(struct sample_seen *s);
 void sample_seen_add(struct sample_seen *s, int32_t id, bool generated);
 
+/* Which tokens a grammar allows: those of `bits` [(n_vocab + 31) / 32] and `also` (-1: no other).
+ */
+struct sample_mask {
+    const uint32_t *bits; /* NULL: every token is allowed */
+    int32_t also;
+};
+
 struct sample_scratch {
     float *row; /* [n_vocab] logits with penalties and bias */
     float *p;   /* [n_vocab] */
@@ -60,11 +67,19 @@ int32_t sample_argmax(const float *logits, int n_vocab);
 /* The n likeliest ids, likeliest first, lower id first among equals. */
 void sample_top(const float *logits, int n_vocab, int n, int32_t *id);
 
-/* logits[n_vocab] finite; `pos` counts the request's generated tokens. seen may be NULL without
- * penalties; forbidden[n_forbidden] can't be chosen. *lse (may be NULL) is the untouched logits'.
- */
+/* What a choice is made from beside the logits and the parameters. All of it is known before the
+ * logits are: a backend that samples where it computes can be handed it with the batch. */
+struct sample_rules {
+    const struct sample_seen *seen; /* NULL: no penalties */
+    const int32_t *forbidden;       /* [n_forbidden] can't be chosen */
+    int n_forbidden;
+    struct sample_mask mask; /* allows one token at least */
+    uint64_t pos;            /* counts the request's generated tokens */
+};
+
+/* logits[n_vocab] finite. Where everything that the mask allows is forbidden, the mask wins. *lse
+ * (may be NULL) is the untouched logits'. */
 int32_t sample_token(const float *logits, const struct sample_params *p,
-                     const struct sample_seen *seen, const int32_t *forbidden, int n_forbidden,
-                     uint64_t pos, double *lse, struct sample_scratch *s);
+                     const struct sample_rules *rules, double *lse, struct sample_scratch *s);
 
 #endif

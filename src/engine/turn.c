@@ -282,6 +282,45 @@ out:
     return st;
 }
 
+status turn_resume(struct turn *t, const int32_t *ids, size_t n, struct err *e)
+{
+    const struct headers *h = t->h;
+    size_t at = n;
+    while (at > 0 && ids[at - 1] != h->start)
+        at--;
+    if (at == 0)
+        return OK;
+    int32_t last = ids[n - 1];
+    if (last == h->end || last == h->ret || last == h->call) {
+        t->phase = PH_BETWEEN;
+        return OK;
+    }
+    int n_role = 0;
+    while (n_role < h->n_role && at + (size_t)n_role < n &&
+           ids[at + (size_t)n_role] == h->role[n_role])
+        n_role++;
+    if (n_role < h->n_role) {
+        if (at + (size_t)n_role == n) { /* within the role */
+            t->phase = PH_ROLE;
+            t->i_role = n_role;
+        }
+        return OK;
+    }
+    uint8_t allow = t->allow;
+    t->allow = UINT8_MAX;
+    status st = OK;
+    for (size_t i = at + (size_t)n_role; i < n && st == OK; i++)
+        st = turn_accept(t, ids[i]);
+    t->allow = allow;
+    if (t->phase == PH_HEADER && t->node >= 0 && !(h->node[t->node].below & allow))
+        st = E_INPUT;
+    return st == OK
+               ? OK
+               : err_param(e, E_INPUT, "prompt",
+                           "the prompt ends within a message of the assistant that can't go "
+                           "on: its header is not a legal one, or its text not in the grammar");
+}
+
 status turn_clone(const struct turn *t, struct turn **out)
 {
     *out = NULL;
@@ -340,6 +379,21 @@ static void set_bit(uint32_t *bits, size_t words, int32_t id)
 {
     if (id >= 0 && (size_t)id / 32 < words)
         bits[id / 32] |= (uint32_t)1 << (id % 32);
+}
+
+bool turn_has_grammar(const struct turn *t)
+{
+    return t->x != NULL;
+}
+
+const uint32_t *turn_plain_mask(const struct turn *t, bool *all, int32_t *end)
+{
+    *all = anything(t) || t->phase == PH_DONE;
+    *end = -1;
+    if (*all || t->phase != PH_BODY || body_grammar(t))
+        return NULL;
+    *end = turn_end_id(t);
+    return masker_ordinary(t->m);
 }
 
 bool turn_mask(struct turn *t, uint32_t *bits, int32_t *end)
@@ -516,6 +570,8 @@ int32_t turn_forced(const struct turn *t)
 void turn_stop_analysis(struct turn *t)
 {
     t->allow &= (uint8_t)~kind_bit(KIND_ANALYSIS);
+    if (t->h->n_tool == 0)
+        t->allow &= (uint8_t)~kind_bit(KIND_PREAMBLE);
 }
 
 enum turn_place turn_place(const struct turn *t, int *tool)

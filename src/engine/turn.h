@@ -47,10 +47,21 @@ struct turn;
  * vocabulary without control tokens; E_NOMEM. */
 MUST_USE status turn_new(struct masker *m, const struct turn_spec *spec, struct turn **t,
                          struct err *e);
+/* Goes to where the prompt stands: what follows its last <|start|>assistant is read as if the model
+ * had written it, whatever may begin (no_analysis, must_call); behind a finished message the model
+ * opens the next one itself. A prompt that ends in anybody else's message, or has no <|start|> at
+ * all, is taken to end with <|start|>assistant. E_INPUT when the message begun can't go on: its
+ * header is not legal, or its text not in the grammar. To be called before anything is accepted. */
+MUST_USE status turn_resume(struct turn *t, const int32_t *ids, size_t n, struct err *e);
 /* Another turn at the same place. */
 MUST_USE status turn_clone(const struct turn *t, struct turn **copy);
 void turn_free(struct turn *t); /* NULL allowed */
 
+/* Whether some body is held to a grammar. */
+bool turn_has_grammar(const struct turn *t);
+/* The mask without filling in words: bits already there (masker_ordinary), and the end token or -1.
+ * NULL: everything is allowed (*all), or turn_mask has to compute it. */
+const uint32_t *turn_plain_mask(const struct turn *t, bool *all, int32_t *end);
 /* Fills bits [masker_words]. True when the mask is masker_ordinary and one end token (*end), so
  * that the caller may skip applying it word by word; *end is -1 when no end token is allowed. */
 bool turn_mask(struct turn *t, uint32_t *bits, int32_t *end);
@@ -60,8 +71,8 @@ MUST_USE status turn_accept(struct turn *t, int32_t id);
 /* The one token that is allowed, when a header leaves no choice; else -1. */
 int32_t turn_forced(const struct turn *t);
 
-/* From the next header on no analysis: how a reasoning budget ends it. The caller closes the open
- * analysis by feeding turn_end_id. */
+/* From the next header on no analysis, and without tools only the final message: how a reasoning
+ * budget ends it. The caller closes the open analysis by feeding turn_end_id. */
 void turn_stop_analysis(struct turn *t);
 /* The token that ends the body being written, whether allowed by now or not; -1 outside bodies. */
 int32_t turn_end_id(const struct turn *t);

@@ -27,7 +27,7 @@ static int teardown(void **state)
 
 static int32_t draw_one(const float *row, const struct sample_params *p, uint64_t pos)
 {
-    return sample_token(row, p, NULL, NULL, 0, pos, NULL, &scratch);
+    return sample_token(row, p, &(struct sample_rules){.pos = pos}, NULL, &scratch);
 }
 
 static void draw(const struct sample_params *p, int *count)
@@ -204,7 +204,7 @@ static void test_large_vocabulary(void **state)
             int outside = 0;
             double mean = 0, want = 0, mass = 0;
             for (int i = 0; i < TRIES; i++) {
-                int id = sample_token(row, p, NULL, NULL, 0, (uint64_t)i, NULL, &s);
+                int id = sample_token(row, p, &(struct sample_rules){.pos = (uint64_t)i}, NULL, &s);
                 outside += !in[id];
                 mean += (double)row[id] / TRIES;
             }
@@ -234,20 +234,28 @@ static void test_rules(void **state)
         assert_int_equal(seen.list[i].n_out, 2);
     struct sample_params p = {.frequency = 0.5f}; /* 3 was generated twice */
     double lse = 0;
-    assert_int_equal(sample_token(row, &p, &seen, NULL, 0, 0, &lse, &scratch), 4);
+    assert_int_equal(sample_token(row, &p, &(struct sample_rules){.seen = &seen}, &lse, &scratch),
+                     4);
     assert_true(fabs(lse - sample_lse(row, V)) < 1e-12); /* of the untouched logits */
     p = (struct sample_params){.presence = 0.4f};
-    assert_int_equal(sample_token(row, &p, &seen, NULL, 0, 0, NULL, &scratch), 3);
+    assert_int_equal(sample_token(row, &p, &(struct sample_rules){.seen = &seen}, NULL, &scratch),
+                     3);
     p = (struct sample_params){.repetition = 2};
-    assert_int_equal(sample_token(row, &p, &seen, NULL, 0, 0, NULL, &scratch), 4);
+    assert_int_equal(sample_token(row, &p, &(struct sample_rules){.seen = &seen}, NULL, &scratch),
+                     4);
     int32_t id[2] = {5, 3}, none[2] = {5, 4};
     float add[2] = {2.9f, -0.2f};
     p = (struct sample_params){.bias_id = id, .bias = add, .n_bias = 2};
-    assert_int_equal(sample_token(row, &p, NULL, NULL, 0, 0, NULL, &scratch), 5);
-    assert_int_equal(sample_token(row, &p, NULL, none, 2, 0, NULL, &scratch), 3);
+    assert_int_equal(sample_token(row, &p, &(struct sample_rules){0}, NULL, &scratch), 5);
+    assert_int_equal(
+        sample_token(row, &p, &(struct sample_rules){.forbidden = none, .n_forbidden = 2, .pos = 0},
+                     NULL, &scratch),
+        3);
     p.temperature = 1;
     for (uint64_t i = 0; i < 500; i++) {
-        int32_t t = sample_token(row, &p, NULL, none, 2, i, NULL, &scratch);
+        int32_t t = sample_token(
+            row, &p, &(struct sample_rules){.forbidden = none, .n_forbidden = 2, .pos = i}, NULL,
+            &scratch);
         assert_true(t != 5 && t != 4);
     }
     sample_seen_close(&seen);
