@@ -34,7 +34,7 @@ FLAGS_kern_neon   := -O3 -march=armv8-a
 FLAGS_sample := -O3 -fno-trapping-math
 
 LIB_SRC  := $(filter-out src/cpu/kern_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
-              src/ref/*.c src/cpu/*.c src/engine/*.c src/*.c)) \
+              src/ref/*.c src/cpu/*.c src/cuda/*.c src/engine/*.c src/*.c)) \
             src/cpu/kern_c.c $(KERN_$(ARCH):%=src/cpu/%.c)
 LIB_ASM  := $(wildcard src/*/*.S)
 CLI_SRC  := $(wildcard src/cli/*.c)
@@ -44,13 +44,22 @@ CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o)
 # The test build: the same sources with the fault hooks of src/base/mem.h.
 TLIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/t/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)
 
+# The CUDA backend, a library of its own opened at run time: make CUDA=1 (any machine with nvcc).
+CUDA     ?=
+NVCC     ?= nvcc
+CUDA_ARCH ?= 80 89 90a 100 120
+CUDA_SRC := $(wildcard src/cuda/*.cu)
+CUDA_C   := src/base/err.c src/base/mem.c src/base/num.c src/model/rope.c
+CUDA_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/cu/%.o) $(CUDA_C:%.c=$(BUILD)/cu/%.o)
+
 .PHONY: all demo test unit kern drivers replay lib lint bench docs install clean help deps fuzz
-all: $(BUILD)/gloss
+all: $(BUILD)/gloss $(if $(CUDA),$(BUILD)/libgloss-cuda.so)
 
 help:
 	@echo 'make            build $(BUILD)/gloss'
 	@echo 'make demo       install what is missing, build, ask the built-in model a question'
 	@echo 'make test       install what is missing, build, run every test (no network but packages)'
+	@echo 'make CUDA=1     the CUDA backend too, $(BUILD)/libgloss-cuda.so (nvcc 12.8 or newer)'
 	@echo 'make lib        libgloss.a alone: libc, pthreads and jansson'
 	@echo 'make lint       layer rule, format, banned calls'
 	@echo 'make bench      kernel timings'

@@ -54,6 +54,25 @@ $(BUILD)/gloss: $(CLI_OBJ) $(BUILD)/libgloss.a
 
 lib: $(BUILD)/libgloss.a
 
+# libgloss-cuda.so: the kernels for each architecture, the runtime linked in, and what of base and
+# model they call; it exports one function.
+NVFLAGS = -std=c++17 -O3 -DGLOSS_VERSION='"$(VERSION)"' -D_GNU_SOURCE -Isrc \
+          -Xcompiler -fPIC,-fvisibility=hidden,-Wall \
+          $(foreach a,$(CUDA_ARCH),-gencode=arch=compute_$(a),code=sm_$(a))
+$(BUILD)/cu/%.o: %.cu
+	@mkdir -p $(@D)
+	@$(call say,NVCC)
+	$(Q)$(NVCC) $(NVFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/cu/%.o: %.c
+	@mkdir -p $(@D)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -fPIC -MMD -MP -c $< -o $@
+
+$(BUILD)/libgloss-cuda.so: $(CUDA_OBJ)
+	@$(call say,LINK)
+	$(Q)$(NVCC) -shared -cudart static -Xlinker --exclude-libs,ALL $^ -o $@
+
 # Unit tests: tests/unit/test_X.c is one cmocka program; tests/kern/*.c is the kernel checker.
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
@@ -72,6 +91,14 @@ $(BUILD)/tests/test_kern: $(KERN_TEST) $(BUILD)/libgloss-test.a
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $^ -o $@ $(LDLIBS)
 
 kern: $(BUILD)/tests/test_kern
+
+# The CUDA backend's checks and timings, for a machine with a card (tests/cuda/README.md). Static
+# libraries, so that it runs where only the driver is.
+$(BUILD)/tests/cuda_check: tests/cuda/cuda_check.c $(BUILD)/libgloss-test.a
+	@mkdir -p $(@D)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP $< $(BUILD)/libgloss-test.a -o $@ \
+	    -Wl,-Bstatic -ljansson -Wl,-Bdynamic -lm -lpthread
 
 bench: kern
 	$(BUILD)/tests/test_kern --bench
@@ -105,7 +132,7 @@ build/libfuzzer/%: tests/fuzz/fuzz_%.c $(LIB_SRC) $(LIB_ASM)
 	    -fno-sanitize-recover=undefined $< \
 	    build/clang-asan/libgloss.a -o $@ $(LDLIBS)
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TLIB_OBJ:.o=.d) $(UNIT:=.d) $(DRIVERS:=.d) $(FUZZ_REPLAY:=.d)
+-include $(CUDA_OBJ:.o=.d) $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TLIB_OBJ:.o=.d) $(UNIT:=.d) $(DRIVERS:=.d) $(FUZZ_REPLAY:=.d)
 
 # What the option table writes: man page, completions, and the tables of docs/cli.md.
 $(BUILD)/gloss.1: $(BUILD)/gloss

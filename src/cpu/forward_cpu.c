@@ -26,6 +26,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/pool.h"
+#include "base/sysmem.h"
 #include "model/backend.h"
 #include "model/rope.h"
 
@@ -620,7 +621,7 @@ static status cpu_step(struct backend *base, const struct batch *b, struct step_
     atomic_store(&c->bad, INT_MAX);
     pool_run(c->pool, run_step, c);
     c->b = NULL;
-    out->logits = c->logits;
+    *out = (struct step_out){.logits = c->logits};
     int bad = atomic_load(&c->bad);
     if (bad == INT_MAX)
         return OK;
@@ -721,6 +722,14 @@ static void cpu_page_bytes(const struct backend *base, int page_tok, size_t *ful
     const struct cpu *c = (const struct cpu *)base;
     *full = page_bytes(c, c->full.n_layer, page_tok);
     *window = page_bytes(c, c->window.n_layer, page_tok);
+}
+
+static size_t cpu_memory(const struct backend *base)
+{
+    const struct cpu *c = (const struct cpu *)base;
+    /* The weights are mapped, not yet read: their bytes are still counted as available. */
+    size_t available = sysmem_available();
+    return available > c->w->n_bytes ? available - c->w->n_bytes : available > 0;
 }
 
 static void cpu_kv_copy(struct backend *base, const struct page_pair *pair, int n)
@@ -829,6 +838,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .close = cpu_close,
                                .kv_init = cpu_kv_init,
                                .kv_page_bytes = cpu_page_bytes,
+                               .kv_memory = cpu_memory,
                                .kv_copy = cpu_kv_copy,
                                .step = cpu_step};
     c->w = w;

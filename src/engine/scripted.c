@@ -132,13 +132,19 @@ static void scripted_page_bytes(const struct backend *b, int page_tok, size_t *f
     *window = one * n_sliding;
 }
 
+static size_t scripted_memory(const struct backend *b)
+{
+    (void)b;
+    return 0;
+}
+
 static status scripted_step(struct backend *b, const struct batch *batch, struct step_out *out,
                             struct err *e)
 {
     (void)b;
     (void)batch;
     (void)e;
-    out->logits = NULL;
+    *out = (struct step_out){0};
     return OK;
 }
 
@@ -160,6 +166,7 @@ status backend_scripted_open(const struct weights *w, struct backend **out, stru
                                .close = scripted_close,
                                .kv_init = scripted_kv_init,
                                .kv_page_bytes = scripted_page_bytes,
+                               .kv_memory = scripted_memory,
                                .kv_copy = scripted_copy,
                                .step = scripted_step};
     *out = &s->base;

@@ -48,12 +48,16 @@ struct batch {
     const struct batch_seq *seq; /* [n_seq]; rows of sequence i follow those of i-1 */
     int n_logit;
     const int32_t *logit_row; /* [n_logit] ascending rows whose logits are wanted */
+    bool best_only; /* step_out.best will do: a backend that fills it may leave logits out */
 };
 
 struct step_out {
     /* [n_logit, n_vocab], the backend's memory, valid until the next step; NULL from the scripted
      * backend (engine/scripted.h), which leaves the tokens to a script. */
     float *logits;
+    /* [n_logit] the id of each row's largest logit, the lowest id among equals; NULL from a backend
+     * that leaves the search to the engine. */
+    const int32_t *best;
 };
 
 /* A page of one pool and the page of that pool that becomes its copy. */
@@ -69,6 +73,8 @@ struct backend {
     status (*kv_init)(struct backend *, const struct kv_plan *, struct err *);
     /* Bytes of one page of each pool. */
     void (*kv_page_bytes)(const struct backend *, int page_tok, size_t *full, size_t *window);
+    /* Bytes that the cache may take, in the memory where pages live; 0: no limit known. */
+    size_t (*kv_memory)(const struct backend *);
     /* Copies whole pages [n]: a sequence that forks inside a page. Cannot fail. */
     void (*kv_copy)(struct backend *, const struct page_pair *, int n);
     /* E_NUMERIC when a wanted logit is NaN. Deterministic: a row's logits do not depend on the
@@ -79,6 +85,12 @@ struct backend {
 /* The CPU backend (src/cpu). */
 MUST_USE status backend_cpu_open(const struct weights *, const struct backend_opts *,
                                  struct backend **, struct err *);
+
+/* The CUDA backend: libgloss-cuda.so, opened at run time. E_DEVICE when it or a card is missing.
+ * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
+MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
+                                  struct backend **, struct err *);
+#define BACKEND_CUDA_ABI GLOSS_VERSION "-1"
 
 /* Instruction sets compiled in, "c avx2 avx512", and the strongest that runs here ("none" when
  * GLOSS_CPU asks for one that doesn't). */

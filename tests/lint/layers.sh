@@ -11,6 +11,7 @@ declare -A may=(
     [model]="base"
     [ref]="base model"
     [cpu]="base model"
+    [cuda]="base model"
     [engine]="base text model"
     [lib]="base text model ref cpu engine gloss.h"
     [cli]="base gloss.h"

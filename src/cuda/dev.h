@@ -1,0 +1,273 @@
+/* Inside the CUDA backend: device types and what its files share.
+ *
+ * Matrices live on the card in fragment order (layout.cu): what a lane of a tensor-core instruction
+ * needs lies in one aligned piece, the pieces of a warp side by side, so weights stream from memory
+ * to registers with full-width loads and never pass through shared memory.
+ *
+ * Tile. 16 output rows (after the row order below) times 64 inputs (one "step"). Lane l = 4g + q
+ * holds rows g and g+8 and the inputs 16q .. 16q+15 of the step. mma k-slice i (0..3) takes inputs
+ * 16q + 4i + {0,1} as its lower pair and + {2,3} as its upper pair, in weights and activations
+ * alike, so activations keep their natural order in memory.
+ *   bf16:  [n_tile][n_step][slice 4][lane 32] of 16 bytes (a0 a1 a2 a3 of mma.m16n8k16)
+ *   MXFP4: [n_tile][n_step][lane 32] of 16 bytes, word i = slice i, bits as in layout.cu;
+ *          scales [n_tile][n_step][g 8][block 2] of two bytes (rows g and g+8)
+ *
+ * Row orders put what belongs together into one lane's rows g and g+8: the two halves that rotary
+ * embedding mixes, and gate beside up.
+ *
+ * Sums. A product's inputs are cut into a fixed number of chains of consecutive steps; each chain
+ * is one accumulation in the tensor core, chains are added in order in float32. Which kernel runs,
+ * and beside how many other rows, changes nothing, so results do not depend on the batch.
+ */
+#ifndef CUDA_DEV_H
+#define CUDA_DEV_H
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+extern "C" {
+#include "model/backend.h"
+}
+
+enum {
+    TILE_ROWS = 16,
+    STEP = 64,           /* inputs of a step */
+    KV_PAGE = 32,        /* positions of a page, what attention works on */
+    HEAD = 64,           /* d_head */
+    SPLIT_KEYS = 256,    /* keys of one block when a decoding row's cache is shared out */
+    BLOCK_QUERIES = 128, /* queries (positions times heads of a key head) of one attention block */
+    THIN_ROWS = 32,      /* up to so many rows the products read weights once, as vectors */
+    MAX_TILES_N = 4      /* THIN_ROWS / 8 */
+};
+
+/* Chains per product; see above. */
+enum { CHAINS_DENSE = 8, CHAINS_HEAD = 1, CHAINS_GATE = 2, CHAINS_DOWN = 2 };
+
+enum row_order { ORDER_PLAIN, ORDER_ROPE, ORDER_PAIR };
+
+/* A matrix, or the matrices of all experts of a layer one after the other. */
+struct dmat {
+    uint4 *w;
+    uint16_t *scale; /* MXFP4, else NULL */
+    float gain;      /* 2^n taken out of the scale bytes so that they fit; mostly 1 */
+    int n_tile, n_step;
+    int n_out, n_in;
+};
+
+struct dlayer {
+    float *attn_norm, *b_qkv, *sinks, *b_o, *mlp_norm, *router, *b_router, *b_gate, *b_down;
+    struct dmat qkv, o, gate, down;
+    bool sliding;
+    int i_pool; /* place within its pool's pages */
+};
+
+/* A sequence of the step, as the kernels see it. */
+struct dseq {
+    int row0, n_row, pos0;
+    int full, window; /* offsets of the tables in the step's int block; window[0] is page ... */
+    int window0;      /* ... number window0 of the sequence */
+};
+
+/* What changes from step to step, in one block that is copied to the card at once. */
+struct dstep {
+    const int32_t *tok;       /* [n_row] */
+    const int32_t *pos;       /* [n_row] */
+    const int32_t *row_seq;   /* [n_row] */
+    const int32_t *logit_row; /* [n_logit] */
+    const int32_t *single;    /* [n_single] rows that attend alone (decoding) */
+    const int32_t *block;     /* [n_block][3] sequence, first row, rows: blocks of prompts */
+    const struct dseq *seq;   /* [n_seq] */
+    const int32_t *table;     /* page tables */
+};
+
+/* Pages of one pool: [page][layer][kv head][keys [32][64], values [64][32]] bf16. */
+struct dpool {
+    __nv_bfloat16 *p;
+    size_t page; /* elements of a page */
+    int n_layer, n_page;
+};
+
+/* Routing of a step. A slot is a (row, choice) pair; slots are sorted by expert. */
+struct droute {
+    int32_t *expert;   /* [R, K] */
+    float *weight;     /* [R, K] */
+    int32_t *slot;     /* [R, K] slot of a row's j-th expert */
+    int32_t *slot_row; /* [R * K] */
+    int32_t *group;    /* [n_group][3] expert, first slot, slots (at most the group size) */
+    int32_t *n_group;
+    unsigned *arrived; /* counters that kernels leave at zero */
+};
+
+#define CU(x) cu_check((x), #x, __FILE__, __LINE__)
+
+/* First error of the process's card, kept: a failed card does not come back. */
+cudaError_t cu_check(cudaError_t rc, const char *what, const char *file, int line);
+
+/* Launches with programmatic dependence on the kernel before: it may start while that one ends,
+ * and waits in pdl_wait() before it touches what that one writes. */
+template <typename... P, typename... A>
+static inline void launch(void (*k)(P...), dim3 grid, int threads, size_t smem, cudaStream_t s,
+                          A... a)
+{
+    cudaLaunchAttribute at[1];
+    at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    at[0].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c = {};
+    c.gridDim = grid;
+    c.blockDim = dim3((unsigned)threads);
+    c.dynamicSmemBytes = smem;
+    c.stream = s;
+    c.attrs = at;
+    c.numAttrs = 1;
+    CU(cudaLaunchKernelEx(&c, k, (P)a...));
+}
+
+#ifdef __CUDACC__
+static __device__ __forceinline__ void pdl_wait()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void pdl_go()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+static __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi)
+{
+    __nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
+    return *(uint32_t *)&v;
+}
+
+static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], uint32_t b0,
+                                           uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
+                 "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Weights are read once: past L1. */
+static __device__ __forceinline__ uint4 load_stream(const uint4 *p)
+{
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+}
+
+/* Sum over a block of 256 threads in a fixed order; every thread gets it. `part` [8]. */
+static __device__ __forceinline__ float block_sum(float v, float *part)
+{
+    for (int o = 16; o; o >>= 1)
+        v += __shfl_xor_sync(~0u, v, o);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        part[threadIdx.x / 32] = v;
+    __syncthreads();
+    float s = 0;
+    for (int i = 0; i < 8; i++)
+        s += part[i];
+    return s;
+}
+
+/* Norms one row into bf16 with 256 threads; out may be in shared or global memory. d even. */
+static __device__ __forceinline__ void norm_row(const float *x, const float *w, int d, float eps,
+                                                uint32_t *out, float *part)
+{
+    const float2 *x2 = (const float2 *)x, *w2 = (const float2 *)w;
+    float s = 0;
+    for (int i = threadIdx.x; i < d / 2; i += 256) {
+        float2 v = x2[i];
+        s += v.x * v.x + v.y * v.y;
+    }
+    float r = rsqrtf(block_sum(s, part) / (float)d + eps);
+    for (int i = threadIdx.x; i < d / 2; i += 256) {
+        float2 v = x2[i], k = w2[i];
+        out[i] = pack_bf16(v.x * r * k.x, v.y * r * k.y);
+    }
+}
+#endif
+
+/* ---- layout.cu: weights to the card ---- */
+
+struct upload; /* pinned ring and the card's staging buffer */
+MUST_USE status upload_open(struct upload **, struct err *);
+void upload_close(struct upload *);
+/* Each allocates its result on the card. */
+MUST_USE status upload_floats(struct upload *, const float *p, size_t n, float **out, struct err *);
+MUST_USE status upload_raw(struct upload *, const void *p, size_t n, void *out, struct err *);
+/* Stacks the parts' rows into one matrix; part i has row order order[i]. bf16 only. */
+MUST_USE status upload_dense(struct upload *, const struct mat *const *part,
+                             const enum row_order *order, int n_part, struct dmat *out,
+                             struct err *);
+MUST_USE status upload_experts(struct upload *, const struct expert_mat *m, int n_expert,
+                               enum row_order order, struct dmat *out, struct err *);
+MUST_USE status upload_sync(struct upload *, struct err *);
+size_t upload_bytes(const struct upload *);
+
+/* ---- kernels; all asynchronous on `s` ---- */
+
+struct qkv_out {
+    __nv_bfloat16 *q; /* [R, n_head * 64], scaled by 1/8 and log2(e) */
+    struct dpool pool;
+    int i_layer;
+    bool sliding;
+    int n_head, n_kv_head;
+    const float *cos, *sin; /* [R, 32] */
+};
+
+/* x: [R, d] residual, normed by the kernel when xn is NULL; xn: [R, ld] bf16. */
+void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const __nv_bfloat16 *xn,
+           int n_row, float eps, const struct qkv_out *out, cudaStream_t s);
+void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s);
+void k_head(const struct dmat *m, const float *norm, float eps, const struct dstep *st,
+            const float *x, const __nv_bfloat16 *xn, int n_logit, float *logits, cudaStream_t s);
+/* xn [R, ld] -> ff [slots, ld]; n_slot = rows * K. */
+void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *xn, int n_row,
+            int n_active, int n_expert, float alpha, float limit, __nv_bfloat16 *ff,
+            cudaStream_t s);
+/* One row: straight into x. More: y [slots, d], and k_combine adds. */
+void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *ff, int n_row,
+            int n_active, int n_expert, float *y, float *x, cudaStream_t s);
+void k_combine(const struct droute *r, const float *y, int n_row, int n_active, int d, float *x,
+               cudaStream_t s);
+
+void k_embed(const __nv_bfloat16 *embed, const struct dstep *st, int n_row, int d, const float *inv,
+             float factor, float *x, float *cos, float *sin, cudaStream_t s);
+/* rows NULL: all; xn [n, ld] with zeros from d to ld. */
+void k_norm(const float *x, const int32_t *rows, const float *w, int n, int d, int ld, float eps,
+            __nv_bfloat16 *xn, cudaStream_t s);
+/* Norm, router, choice and grouping; xn receives the normed rows. */
+void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
+              int n_expert, int n_active, float *score, const struct droute *r, __nv_bfloat16 *xn,
+              cudaStream_t s);
+int router_group(int n_row); /* slots of a group at most */
+
+struct attn_args {
+    const __nv_bfloat16 *q;
+    struct dpool pool;
+    int i_layer, n_head, n_kv_head, window; /* window 0: full */
+    const float *sinks;
+    __nv_bfloat16 *out; /* [R, n_head * 64] */
+    float *part;        /* [n_single, n_kv_head, n_split, 16, 66] */
+    unsigned *arrived;  /* [n_single, n_kv_head] zero before and after */
+};
+void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_split,
+                   cudaStream_t s);
+void k_attn_block(const struct attn_args *a, const struct dstep *st, int n_block, cudaStream_t s);
+
+/* best[i]: the largest logit's id, the lowest among equals; -1 when the row holds NaN or Inf.
+ * part [n_logit, BEST_PARTS]. */
+enum { BEST_PARTS = 32 };
+void k_best(const float *logits, int n_logit, int n_vocab, uint64_t *part, unsigned *arrived,
+            int32_t *best, cudaStream_t s);
+
+#endif

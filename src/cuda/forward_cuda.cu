@@ -1,0 +1,620 @@
+/* The CUDA backend: the forward pass of ref/forward_ref.c as launches of the kernels of dev.h.
+ *
+ * Owns the weights on the card, the page pools, the activations and one stream; borrows the host's
+ * weights while opening only. A step copies one block of integers to the card, runs
+ *
+ *     embed | per layer: qkv with norm, rotation and cache | attention | output with residual |
+ *     norm, router, choice | gate and up with SwiGLU | down, experts' sum | head, best token
+ *
+ * and copies the results back. Steps in which every sequence has one row (decoding) are replayed
+ * as CUDA graphs, one for each number of rows and of splits of the keys.
+ *
+ * Arithmetic: residual, norms, router, softmax, rotation and sums in float32, inputs of the
+ * matrix products and the cache in bf16, weights exact. Exported is cuda_backend_open alone.
+ */
+#include "cuda/dev.h"
+
+extern "C" {
+#include "base/mem.h"
+#include "base/num.h"
+#include "model/rope.h"
+}
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_GRAPHS = 64 };
+
+struct graph {
+    int n_row, n_split;
+    cudaGraphExec_t exec;
+};
+
+struct cuda {
+    struct backend base;
+    struct spec spec;
+    cudaStream_t stream;
+    struct dlayer layer[SPEC_MAX_LAYER];
+    struct dmat head;
+    __nv_bfloat16 *embed;
+    float *final_norm, *inv;
+    float rope_factor;
+    struct dpool full, window;
+
+    bool ready;
+    struct kv_plan plan;
+    float *x, *cos, *sin, *score, *y, *part, *logits;
+    __nv_bfloat16 *xn, *q, *attn, *ff;
+    int ld_x, ld_ff; /* d_model and d_ff rounded up to whole steps */
+    struct droute route;
+    unsigned *arrived; /* zero between kernels */
+    uint64_t *best_part;
+    int32_t *best;
+    float *host_logits;
+    int32_t *host_best;
+    int32_t *host_step, *dev_step; /* [cap_step] the step's integers */
+    size_t cap_step;
+    struct graph graph[MAX_GRAPHS];
+    int n_graph, next_graph;
+
+    /* the step under way */
+    struct dstep st;
+    int n_row, n_single, n_block, n_logit, n_split;
+};
+
+/* ---- errors ---- */
+
+static cudaError_t latched;
+static char latched_at[160];
+
+cudaError_t cu_check(cudaError_t rc, const char *what, const char *file, int line)
+{
+    if (rc != cudaSuccess && latched == cudaSuccess) {
+        latched = rc;
+        const char *base = strrchr(file, '/');
+        snprintf(latched_at, sizeof latched_at, "%.90s (%s:%d)", what, base ? base + 1 : file,
+                 line);
+    }
+    return rc;
+}
+
+static status card_error(struct err *e)
+{
+    if (latched == cudaErrorMemoryAllocation)
+        return err_set(e, E_NOMEM, "the card's memory is too small: %s", latched_at);
+    return err_set(e, E_DEVICE, "CUDA: %s: %s", cudaGetErrorString(latched), latched_at);
+}
+
+/* ---- a step ---- */
+
+static void run_layer(struct cuda *c, int i)
+{
+    const struct spec *s = &c->spec;
+    const struct dlayer *l = &c->layer[i];
+    const struct dpool *pool = l->sliding ? &c->window : &c->full;
+    int n = c->n_row;
+    bool fused = n == 1;
+    if (!fused)
+        k_norm(c->x, NULL, l->attn_norm, n, s->d_model, c->ld_x, s->norm_eps, c->xn, c->stream);
+    struct qkv_out out = {c->q,      *pool,        l->i_pool, l->sliding,
+                          s->n_head, s->n_kv_head, c->cos,    c->sin};
+    k_qkv(l, &c->st, c->x, fused ? NULL : c->xn, n, s->norm_eps, &out, c->stream);
+    struct attn_args a = {
+        c->q,     *pool,   l->i_pool, s->n_head, s->n_kv_head, l->sliding ? s->window : 0,
+        l->sinks, c->attn, c->part,   c->arrived};
+    if (c->n_single)
+        k_attn_single(&a, &c->st, c->n_single, l->sliding ? 1 : c->n_split, c->stream);
+    if (c->n_block)
+        k_attn_block(&a, &c->st, c->n_block, c->stream);
+    k_out(l, c->attn, c->x, n, c->stream);
+    k_router(l, c->x, n, s->d_model, c->ld_x, s->norm_eps, s->n_expert, s->n_active, c->score,
+             &c->route, c->xn, c->stream);
+    k_gate(l, &c->route, c->xn, n, s->n_active, s->n_expert, s->swiglu_alpha, s->swiglu_limit,
+           c->ff, c->stream);
+    k_down(l, &c->route, c->ff, n, s->n_active, s->n_expert, c->y, c->x, c->stream);
+}
+
+static void run_step(struct cuda *c)
+{
+    const struct spec *s = &c->spec;
+    k_embed(c->embed, &c->st, c->n_row, s->d_model, c->inv, c->rope_factor, c->x, c->cos, c->sin,
+            c->stream);
+    for (int i = 0; i < s->n_layer; i++)
+        run_layer(c, i);
+    if (c->n_logit == 0)
+        return;
+    bool fused = c->n_logit == 1;
+    if (!fused)
+        k_norm(c->x, c->st.logit_row, c->final_norm, c->n_logit, s->d_model, c->ld_x, s->norm_eps,
+               c->xn, c->stream);
+    k_head(&c->head, c->final_norm, s->norm_eps, &c->st, c->x, fused ? NULL : c->xn, c->n_logit,
+           c->logits, c->stream);
+    k_best(c->logits, c->n_logit, s->n_vocab, c->best_part, c->arrived, c->best, c->stream);
+    CU(cudaMemcpyAsync(c->host_best, c->best, (size_t)c->n_logit * sizeof *c->best,
+                       cudaMemcpyDeviceToHost, c->stream));
+}
+
+/* The graph of this kind of step, made when it is first needed; the oldest gives way. */
+static cudaGraphExec_t graph_of(struct cuda *c)
+{
+    for (int i = 0; i < c->n_graph; i++)
+        if (c->graph[i].n_row == c->n_row && c->graph[i].n_split == c->n_split)
+            return c->graph[i].exec;
+    cudaGraph_t g = NULL;
+    cudaGraphExec_t exec = NULL;
+    CU(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
+    run_step(c);
+    CU(cudaStreamEndCapture(c->stream, &g));
+    if (latched != cudaSuccess)
+        return NULL;
+    CU(cudaGraphInstantiate(&exec, g, 0));
+    cudaGraphDestroy(g);
+    struct graph *at = &c->graph[c->next_graph];
+    if (c->n_graph < MAX_GRAPHS)
+        c->n_graph++;
+    else
+        cudaGraphExecDestroy(at->exec);
+    c->next_graph = (c->next_graph + 1) % MAX_GRAPHS;
+    *at = (struct graph){c->n_row, c->n_split, exec};
+    return exec;
+}
+
+static int div_up(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Hands out parts of the step's integers, the same place on the host and on the card. */
+static int32_t *take(struct cuda *c, size_t *at, size_t n, const int32_t **dev)
+{
+    int32_t *p = c->host_step + *at;
+    *dev = c->dev_step + *at;
+    *at += n;
+    return p;
+}
+
+/* Fills the step's block; returns its length. Rows alone come before blocks of prompts. */
+static size_t fill_step(struct cuda *c, const struct batch *b)
+{
+    const struct spec *s = &c->spec;
+    int n_q = s->n_head / s->n_kv_head, per = BLOCK_QUERIES / n_q, most = 1;
+    size_t at = 0;
+    const int32_t *seq_dev;
+    int32_t *tok = take(c, &at, (size_t)b->n_row, &c->st.tok);
+    int32_t *pos = take(c, &at, (size_t)b->n_row, &c->st.pos);
+    int32_t *row_seq = take(c, &at, (size_t)b->n_row, &c->st.row_seq);
+    int32_t *logit_row = take(c, &at, (size_t)b->n_row, &c->st.logit_row);
+    int32_t *single = take(c, &at, (size_t)b->n_row, &c->st.single);
+    struct dseq *seq =
+        (struct dseq *)take(c, &at, (size_t)b->n_seq * (sizeof *seq / sizeof(int32_t)), &seq_dev);
+    c->st.seq = (const struct dseq *)seq_dev;
+    int n_block = 0;
+    for (int i = 0; i < b->n_seq; i++)
+        n_block += b->seq[i].n_row > 1 ? div_up(b->seq[i].n_row, per) : 0;
+    int32_t *block = take(c, &at, (size_t)n_block * 3, &c->st.block);
+    int32_t *table = take(c, &at, 0, &c->st.table);
+    int n_table = 0;
+    memcpy(tok, b->tok, (size_t)b->n_row * sizeof *tok);
+    memcpy(logit_row, b->logit_row, (size_t)b->n_logit * sizeof *tok);
+    c->n_row = b->n_row;
+    c->n_logit = b->n_logit;
+    c->n_single = 0;
+    c->n_block = n_block;
+    for (int i = 0; i < b->n_seq; i++) {
+        const struct batch_seq *q = &b->seq[i];
+        int last = q->pos0 + q->n_row - 1, n_page = last / KV_PAGE + 1;
+        int window0 = max_int(0, q->pos0 - (s->window - 1)) / KV_PAGE;
+        seq[i] = (struct dseq){q->row0, q->n_row, q->pos0, n_table, n_table + n_page, window0};
+        if (c->full.n_layer)
+            memcpy(table + n_table, q->full, (size_t)n_page * sizeof *table);
+        if (c->window.n_layer)
+            memcpy(table + n_table + n_page, q->window + window0,
+                   (size_t)(n_page - window0) * sizeof *table);
+        n_table += 2 * n_page - window0;
+        for (int r = 0; r < q->n_row; r++) {
+            pos[q->row0 + r] = q->pos0 + r;
+            row_seq[q->row0 + r] = i;
+        }
+        if (q->n_row == 1) {
+            single[c->n_single++] = q->row0;
+            most = max_int(most, n_page);
+        }
+        for (int r = 0; r < q->n_row && q->n_row > 1; r += per, block += 3) {
+            block[0] = i;
+            block[1] = q->row0 + r;
+            block[2] = min_int(per, q->n_row - r);
+        }
+    }
+    /* A power of two, so that there are few graphs. */
+    int need = div_up(most, SPLIT_KEYS / KV_PAGE);
+    for (c->n_split = 1; c->n_split < need;)
+        c->n_split *= 2;
+    return at + (size_t)n_table;
+}
+
+static bool pages_ok(const int32_t *table, int from, int to, const struct dpool *kv)
+{
+    for (int i = from / KV_PAGE; kv->n_layer > 0 && i <= to / KV_PAGE; i++)
+        if (table[i] < 0 || table[i] >= kv->n_page)
+            return false;
+    return true;
+}
+
+static status check_batch(const struct cuda *c, const struct batch *b, struct err *e)
+{
+    const struct spec *s = &c->spec;
+    if (!c->ready)
+        return err_set(e, E_STATE, "step before kv_init");
+    if (b->n_row < 1 || b->n_row > c->plan.max_rows || b->n_logit < 0 ||
+        b->n_logit > c->plan.max_logit_rows || b->n_logit > b->n_row)
+        return err_set(e, E_BUG, "batch of %d rows, %d with logits: planned for %d and %d",
+                       b->n_row, b->n_logit, c->plan.max_rows, c->plan.max_logit_rows);
+    int r = 0;
+    size_t ints = 0;
+    for (int i = 0; i < b->n_seq; i++) {
+        const struct batch_seq *q = &b->seq[i];
+        int last = q->pos0 + q->n_row - 1;
+        if (q->row0 != r || q->n_row < 1 || q->n_row > b->n_row - r || q->pos0 < 0 || last < 0)
+            return err_set(e, E_BUG, "sequence %d of the batch: bad rows or positions", i);
+        if (!pages_ok(q->full, 0, last, &c->full) ||
+            !pages_ok(q->window, max_int(0, q->pos0 - (s->window - 1)), last, &c->window))
+            return err_set(e, E_BUG, "sequence %d of the batch: a page that it needs is missing",
+                           i);
+        r += q->n_row;
+        ints += 2 * (size_t)(last / KV_PAGE + 1) + sizeof(struct dseq) / sizeof(int32_t) + 3;
+    }
+    if (r != b->n_row)
+        return err_set(e, E_BUG, "the batch's sequences have %d rows of %d", r, b->n_row);
+    if (ints + (size_t)b->n_row * 9 > c->cap_step)
+        return err_set(e, E_LIMIT, "the step's page tables are longer than planned");
+    for (int i = 0; i < b->n_row; i++)
+        if (b->tok[i] < 0 || b->tok[i] >= s->n_vocab)
+            return err_set(e, E_INPUT, "token %d is not in the vocabulary of %d", (int)b->tok[i],
+                           s->n_vocab);
+    for (int i = 0; i < b->n_logit; i++)
+        if (b->logit_row[i] < 0 || b->logit_row[i] >= b->n_row)
+            return err_set(e, E_BUG, "logits wanted of row %d of %d", (int)b->logit_row[i],
+                           b->n_row);
+    return OK;
+}
+
+static status cuda_step(struct backend *base, const struct batch *b, struct step_out *out,
+                        struct err *e)
+{
+    struct cuda *c = (struct cuda *)base;
+    status st = check_batch(c, b, e);
+    if (st < 0)
+        return st;
+    if (latched != cudaSuccess)
+        return card_error(e);
+    size_t n = fill_step(c, b);
+    CU(cudaMemcpyAsync(c->dev_step, c->host_step, n * sizeof *c->dev_step, cudaMemcpyHostToDevice,
+                       c->stream));
+    if (c->n_single == c->n_row && c->n_logit == c->n_row) {
+        cudaGraphExec_t exec = graph_of(c);
+        if (exec)
+            CU(cudaGraphLaunch(exec, c->stream));
+    } else {
+        run_step(c);
+    }
+    if (!b->best_only)
+        CU(cudaMemcpyAsync(c->host_logits, c->logits,
+                           (size_t)b->n_logit * (size_t)c->spec.n_vocab * sizeof *c->logits,
+                           cudaMemcpyDeviceToHost, c->stream));
+    CU(cudaStreamSynchronize(c->stream));
+    if (latched != cudaSuccess)
+        return card_error(e);
+    out->logits = b->best_only ? NULL : c->host_logits;
+    out->best = c->host_best;
+    for (int i = 0; i < b->n_logit; i++)
+        if (c->host_best[i] < 0)
+            return err_set(e, E_NUMERIC,
+                           "the logits of row %d hold NaN or Inf: the checkpoint's numbers are "
+                           "damaged or overflow; --check-tensors finds damaged ones",
+                           (int)b->logit_row[i]);
+    return OK;
+}
+
+/* ---- memory ---- */
+
+static size_t page_elements(const struct cuda *c, int n_layer)
+{
+    return (size_t)n_layer * (size_t)c->spec.n_kv_head * 2 * KV_PAGE * HEAD;
+}
+
+static void cuda_page_bytes(const struct backend *base, int page_tok, size_t *full, size_t *window)
+{
+    const struct cuda *c = (const struct cuda *)base;
+    *full = page_elements(c, c->full.n_layer) * 2 * (size_t)page_tok / KV_PAGE;
+    *window = page_elements(c, c->window.n_layer) * 2 * (size_t)page_tok / KV_PAGE;
+}
+
+static size_t cuda_memory(const struct backend *)
+{
+    size_t free_bytes = 0, total = 0;
+    CU(cudaMemGetInfo(&free_bytes, &total));
+    /* a tenth of the card for activations, graphs and the driver */
+    return free_bytes > total / 10 ? free_bytes - total / 10 : 0;
+}
+
+static void cuda_kv_copy(struct backend *base, const struct page_pair *pair, int n)
+{
+    struct cuda *c = (struct cuda *)base;
+    for (int i = 0; i < n; i++) {
+        const struct dpool *kv = pair[i].window ? &c->window : &c->full;
+        CU(cudaMemcpyAsync(kv->p + (size_t)pair[i].to * kv->page,
+                           kv->p + (size_t)pair[i].from * kv->page, kv->page * sizeof *kv->p,
+                           cudaMemcpyDeviceToDevice, c->stream));
+    }
+}
+
+template <typename T> static void get(T **p, size_t n)
+{
+    if (latched == cudaSuccess && CU(cudaMalloc((void **)p, n * sizeof **p)) == cudaSuccess)
+        CU(cudaMemset(*p, 0, n * sizeof **p));
+}
+
+static void pool_init(struct cuda *c, struct dpool *kv, int n_page)
+{
+    kv->page = page_elements(c, kv->n_layer);
+    kv->n_page = n_page;
+    if (kv->page > 0 && n_page > 0)
+        get(&kv->p, kv->page * (size_t)n_page);
+}
+
+static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, struct err *e)
+{
+    struct cuda *c = (struct cuda *)base;
+    const struct spec *s = &c->spec;
+    if (c->ready)
+        return err_set(e, E_STATE, "kv_init twice");
+    enum { MAX_ROWS = 1 << 16 };
+    if (plan->page_tok != KV_PAGE)
+        return err_set(e, E_INPUT, "pages of %d positions: the CUDA backend has %d", plan->page_tok,
+                       KV_PAGE);
+    if (plan->max_rows < 1 || plan->max_rows > MAX_ROWS || plan->max_logit_rows < 1)
+        return err_set(e, E_INPUT, "steps of %d rows, %d with logits: must be 1 to %d",
+                       plan->max_rows, plan->max_logit_rows, MAX_ROWS);
+    c->plan = *plan;
+    size_t R = (size_t)plan->max_rows, K = (size_t)s->n_active, L = (size_t)plan->max_logit_rows;
+    size_t d = (size_t)s->d_model, q = (size_t)s->n_head * HEAD;
+    size_t rows = R > L ? R : L;
+    pool_init(c, &c->full, plan->n_full);
+    pool_init(c, &c->window, plan->n_window);
+    get(&c->x, R * d);
+    get(&c->cos, R * 32);
+    get(&c->sin, R * 32);
+    get(&c->xn, rows * (size_t)c->ld_x);
+    get(&c->q, R * q);
+    get(&c->attn, R * q);
+    get(&c->score, R * (size_t)s->n_expert);
+    get(&c->ff, R * K * (size_t)c->ld_ff);
+    get(&c->y, R * K * d);
+    get(&c->route.expert, R * K);
+    get(&c->route.weight, R * K);
+    get(&c->route.slot, R * K);
+    get(&c->route.slot_row, R * K);
+    get(&c->route.group, 3 * R * K);
+    get(&c->route.n_group, 1);
+    get(&c->route.arrived, R + 1);
+    /* Partial attention: each decoding row has one for every split it can have. */
+    size_t splits = (size_t)plan->n_full * KV_PAGE / SPLIT_KEYS + 2;
+    size_t parts = splits + R; /* rounding up to powers of two at most doubles */
+    get(&c->part, 2 * parts * (size_t)s->n_kv_head * 16 * (HEAD + 2));
+    get(&c->arrived, rows * (size_t)s->n_kv_head);
+    get(&c->logits, L * (size_t)s->n_vocab);
+    get(&c->best_part, L * BEST_PARTS);
+    get(&c->best, L);
+    c->cap_step = R * 16 + 2 * ((size_t)plan->n_full + (size_t)plan->n_window) + 64 * R;
+    get(&c->dev_step, c->cap_step);
+    if (latched == cudaSuccess)
+        CU(cudaHostAlloc((void **)&c->host_step, c->cap_step * sizeof *c->host_step,
+                         cudaHostAllocDefault));
+    if (latched == cudaSuccess)
+        CU(cudaHostAlloc((void **)&c->host_logits, L * (size_t)s->n_vocab * sizeof(float),
+                         cudaHostAllocDefault));
+    if (latched == cudaSuccess)
+        CU(cudaHostAlloc((void **)&c->host_best, L * sizeof *c->host_best, cudaHostAllocDefault));
+    if (latched != cudaSuccess)
+        return card_error(e);
+    c->ready = true;
+    return OK;
+}
+
+static void free_mat(struct dmat *m)
+{
+    cudaFree(m->w);
+    cudaFree(m->scale);
+}
+
+static void cuda_close(struct backend *base)
+{
+    struct cuda *c = (struct cuda *)base;
+    if (!c)
+        return;
+    if (c->stream)
+        cudaStreamSynchronize(c->stream);
+    for (int i = 0; i < c->n_graph; i++)
+        cudaGraphExecDestroy(c->graph[i].exec);
+    for (int i = 0; i < c->spec.n_layer; i++) {
+        struct dlayer *l = &c->layer[i];
+        float *v[] = {l->attn_norm, l->b_qkv,    l->sinks,  l->b_o,   l->mlp_norm,
+                      l->router,    l->b_router, l->b_gate, l->b_down};
+        for (size_t j = 0; j < sizeof v / sizeof *v; j++)
+            cudaFree(v[j]);
+        free_mat(&l->qkv);
+        free_mat(&l->o);
+        free_mat(&l->gate);
+        free_mat(&l->down);
+    }
+    free_mat(&c->head);
+    void *p[] = {c->embed,
+                 c->final_norm,
+                 c->inv,
+                 c->full.p,
+                 c->window.p,
+                 c->x,
+                 c->cos,
+                 c->sin,
+                 c->score,
+                 c->y,
+                 c->part,
+                 c->logits,
+                 c->xn,
+                 c->q,
+                 c->attn,
+                 c->ff,
+                 c->route.expert,
+                 c->route.weight,
+                 c->route.slot,
+                 c->route.slot_row,
+                 c->route.group,
+                 c->route.n_group,
+                 c->route.arrived,
+                 c->arrived,
+                 c->best_part,
+                 c->best,
+                 c->dev_step};
+    for (size_t i = 0; i < sizeof p / sizeof *p; i++)
+        cudaFree(p[i]);
+    cudaFreeHost(c->host_logits);
+    cudaFreeHost(c->host_best);
+    cudaFreeHost(c->host_step);
+    if (c->stream)
+        cudaStreamDestroy(c->stream);
+    mem_free(c);
+}
+
+/* ---- opening ---- */
+
+static status check_spec(const struct spec *s, struct err *e)
+{
+    int n_q = s->n_head / s->n_kv_head;
+    if (s->d_head != HEAD)
+        return err_set(e, E_INPUT,
+                       "the CUDA backend wants heads of %d numbers, this model's have %d: use "
+                       "--device cpu",
+                       HEAD, s->d_head);
+    if (n_q > 16 || s->d_model % 4 || s->n_expert > SPEC_MAX_EXPERT || s->n_active > 16)
+        return err_set(e, E_INPUT,
+                       "the CUDA backend does not run this shape (%d query heads a key head): use "
+                       "--device cpu",
+                       n_q);
+    return OK;
+}
+
+static status load_layer(struct cuda *c, const struct weights *w, int i, struct upload *u,
+                         struct err *e)
+{
+    static const enum row_order qkv_order[] = {ORDER_ROPE, ORDER_ROPE, ORDER_PLAIN};
+    static const enum row_order plain[] = {ORDER_PLAIN};
+    const struct spec *s = &c->spec;
+    const struct layer *l = &w->layer[i];
+    struct dlayer *d = &c->layer[i];
+    size_t m = (size_t)s->d_model, E = (size_t)s->n_expert, q = (size_t)s->n_head * HEAD,
+           kv = (size_t)s->n_kv_head * HEAD;
+    const struct mat *qkv[] = {&l->q, &l->k, &l->v}, *o[] = {&l->o};
+    float *bias = (float *)mem_array(q + 2 * kv, sizeof *bias);
+    status st = OK;
+    d->sliding = s->sliding[i];
+    d->i_pool = d->sliding ? c->window.n_layer++ : c->full.n_layer++;
+    if (!bias)
+        TRY(err_set(e, E_NOMEM, "out of memory"));
+    memcpy(bias, l->bq, q * sizeof *bias);
+    memcpy(bias + q, l->bk, kv * sizeof *bias);
+    memcpy(bias + q + kv, l->bv, kv * sizeof *bias);
+    TRY(upload_floats(u, bias, q + 2 * kv, &d->b_qkv, e));
+    TRY(upload_floats(u, l->attn_norm, m, &d->attn_norm, e));
+    TRY(upload_floats(u, l->sinks, (size_t)s->n_head, &d->sinks, e));
+    TRY(upload_floats(u, l->bo, m, &d->b_o, e));
+    TRY(upload_floats(u, l->mlp_norm, m, &d->mlp_norm, e));
+    TRY(upload_floats(u, l->router, E * m, &d->router, e));
+    TRY(upload_floats(u, l->b_router, E, &d->b_router, e));
+    TRY(upload_floats(u, l->b_gate_up, E * 2 * (size_t)s->d_ff, &d->b_gate, e));
+    TRY(upload_floats(u, l->b_down, E * m, &d->b_down, e));
+    TRY(upload_dense(u, qkv, qkv_order, 3, &d->qkv, e));
+    TRY(upload_dense(u, o, plain, 1, &d->o, e));
+    TRY(upload_experts(u, &l->gate_up, s->n_expert, ORDER_PAIR, &d->gate, e));
+    TRY(upload_experts(u, &l->down, s->n_expert, ORDER_PLAIN, &d->down, e));
+out:
+    mem_free(bias);
+    return st;
+}
+
+static status load(struct cuda *c, const struct weights *w, struct err *e)
+{
+    static const enum row_order plain[] = {ORDER_PLAIN};
+    const struct spec *s = &c->spec;
+    struct upload *u = NULL;
+    const struct mat *head[] = {&w->unembed};
+    size_t n_embed = (size_t)s->n_vocab * (size_t)s->d_model;
+    double inv[SPEC_MAX_HEAD_DIM / 2];
+    float inv_f[HEAD / 2];
+    status st = OK;
+    TRY(upload_open(&u, e));
+    for (int i = 0; i < s->n_layer; i++)
+        TRY(load_layer(c, w, i, u, e));
+    TRY(upload_dense(u, head, plain, 1, &c->head, e));
+    TRY(upload_floats(u, w->final_norm, (size_t)s->d_model, &c->final_norm, e));
+    get(&c->embed, n_embed);
+    if (latched != cudaSuccess)
+        TRY(card_error(e));
+    TRY(upload_raw(u, w->embed.p, n_embed * sizeof *c->embed, c->embed, e));
+    c->rope_factor = (float)rope_frequencies(s, inv);
+    for (int i = 0; i < HEAD / 2; i++)
+        inv_f[i] = (float)inv[i];
+    TRY(upload_floats(u, inv_f, HEAD / 2, &c->inv, e));
+    TRY(upload_sync(u, e));
+out:
+    upload_close(u);
+    return st;
+}
+
+extern "C" __attribute__((visibility("default"))) status
+cuda_backend_open(const char *abi, const struct weights *w, const struct backend_opts *opts,
+                  struct backend **out, struct err *e)
+{
+    *out = NULL;
+    if (strcmp(abi, BACKEND_CUDA_ABI) != 0)
+        return err_set(e, E_DEVICE,
+                       "libgloss-cuda.so is of another version than gloss (%s, %s): build both "
+                       "again (make CUDA=1)",
+                       BACKEND_CUDA_ABI, abi);
+    int n_dev = 0;
+    cudaError_t rc = cudaGetDeviceCount(&n_dev);
+    if (rc != cudaSuccess || n_dev == 0)
+        return err_set(e, E_DEVICE, "no CUDA device: %s",
+                       rc == cudaSuccess ? "none found" : cudaGetErrorString(rc));
+    if (opts->arith != ARITH_BF16)
+        return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16");
+    status st = check_spec(&w->spec, e);
+    if (st < 0)
+        return st;
+    struct cuda *c = (struct cuda *)mem_calloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, E_NOMEM, "out of memory for the CUDA backend");
+    c->base.name = "cuda";
+    c->base.close = cuda_close;
+    c->base.kv_init = cuda_kv_init;
+    c->base.kv_page_bytes = cuda_page_bytes;
+    c->base.kv_memory = cuda_memory;
+    c->base.kv_copy = cuda_kv_copy;
+    c->base.step = cuda_step;
+    c->spec = w->spec;
+    c->ld_x = div_up(w->spec.d_model, STEP) * STEP;
+    c->ld_ff = div_up(w->spec.d_ff, STEP) * STEP;
+    CU(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    if (w->embed.dtype != DT_BF16)
+        st = err_set(e, E_INPUT,
+                     "the CUDA backend takes bf16 and MXFP4 weights, this checkpoint has others: "
+                     "use --device cpu");
+    if (st == OK)
+        st = latched == cudaSuccess ? load(c, w, e) : card_error(e);
+    if (st < 0) {
+        cuda_close(&c->base);
+        return st;
+    }
+    *out = &c->base;
+    return OK;
+}

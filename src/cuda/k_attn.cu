@@ -1,0 +1,294 @@
+/* Attention over the paged cache, with sinks and windows, on tensor cores.
+ *
+ * Pages hold keys as rows [32 keys][64] and values transposed [64][32 keys], so that what a lane
+ * needs of either is 16 contiguous bytes: neither passes through shared memory. A warp works on
+ * tiles of 16 queries: the query heads of one key head, of as many positions as fit (eight heads in
+ * gpt-oss: two positions; a decoding row fills half a tile).
+ *
+ * Column c of key tile t stands for key 8(c/2) + 2t + c%2 of the page; then the scores that a lane
+ * holds are the very probabilities that it must bring to the product with the values.
+ *
+ * Scores are powers of two: the queries carry log2(e). The sink joins once, at the end.
+ *
+ * A decoding row's keys are shared out over blocks of SPLIT_KEYS and joined by the block that
+ * arrives last, in order, so the result does not depend on timing or on other rows.
+ */
+#include "cuda/dev.h"
+
+#define NONE (-INFINITY)
+
+struct tile {
+    uint32_t q[4][4];
+    float o[8][4];
+    float m[2], l[2]; /* rows g and g + 8 */
+};
+
+/* Row i of the tile (g or g + 8) is query `head` at row `row`, or absent (row < 0). */
+static __device__ __forceinline__ void tile_begin(struct tile &t, const __nv_bfloat16 *const at[2])
+{
+    int q = threadIdx.x % 4;
+    uint4 v[2][2] = {};
+    for (int i = 0; i < 2; i++)
+        if (at[i]) {
+            v[i][0] = *(const uint4 *)(at[i] + 16 * q);
+            v[i][1] = *(const uint4 *)(at[i] + 16 * q + 8);
+        }
+    for (int s = 0; s < 4; s++) {
+        const uint4 &a = v[0][s / 2], &b = v[1][s / 2];
+        t.q[s][0] = s % 2 ? a.z : a.x;
+        t.q[s][1] = s % 2 ? b.z : b.x;
+        t.q[s][2] = s % 2 ? a.w : a.y;
+        t.q[s][3] = s % 2 ? b.w : b.y;
+    }
+    for (int u = 0; u < 8; u++)
+        for (int j = 0; j < 4; j++)
+            t.o[u][j] = 0;
+    for (int i = 0; i < 2; i++) {
+        t.m[i] = NONE;
+        t.l[i] = 0;
+    }
+}
+
+/* One page. Keys at positions p0 .. p0+31; row i of the tile sees those in [lo[i], hi[i]]. */
+template <int MT>
+static __device__ __forceinline__ void page_step(struct tile *t, const __nv_bfloat16 *k, int p0,
+                                                 const int (*lo)[2], const int (*hi)[2])
+{
+    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const __nv_bfloat16 *v = k + KV_PAGE * HEAD;
+    float s[MT][4][4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const uint4 *p = (const uint4 *)(k + (8 * (g / 2) + 2 * j + g % 2) * HEAD + 16 * q);
+        uint4 a = p[0], b = p[1];
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            for (int i = 0; i < 4; i++)
+                s[m][j][i] = 0;
+            mma(s[m][j], t[m].q[0], a.x, a.y);
+            mma(s[m][j], t[m].q[1], a.z, a.w);
+            mma(s[m][j], t[m].q[2], b.x, b.y);
+            mma(s[m][j], t[m].q[3], b.z, b.w);
+        }
+    }
+    uint32_t pa[MT][2][4];
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) { /* rows g, g + 8 */
+            float top = NONE;
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int b = 0; b < 2; b++) {
+                    int pos = p0 + 8 * q + 2 * j + b;
+                    float &x = s[m][j][2 * i + b];
+                    if (pos < lo[m][i] || pos > hi[m][i])
+                        x = NONE;
+                    top = fmaxf(top, x);
+                }
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+            float m1 = fmaxf(t[m].m[i], top);
+            float base = m1 == NONE ? 0 : m1;
+            float scale = exp2f(t[m].m[i] - base), sum = 0;
+            t[m].m[i] = m1;
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int b = 0; b < 2; b++) {
+                    float &x = s[m][j][2 * i + b];
+                    x = exp2f(x - base);
+                    sum += x;
+                }
+            sum += __shfl_xor_sync(~0u, sum, 1);
+            sum += __shfl_xor_sync(~0u, sum, 2);
+            t[m].l[i] = t[m].l[i] * scale + sum;
+#pragma unroll
+            for (int u = 0; u < 8; u++) {
+                t[m].o[u][2 * i] *= scale;
+                t[m].o[u][2 * i + 1] *= scale;
+            }
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int c = 0; c < 2; c++)
+                    pa[m][h][2 * c + i] =
+                        pack_bf16(s[m][2 * h + c][2 * i], s[m][2 * h + c][2 * i + 1]);
+        }
+    }
+#pragma unroll
+    for (int u = 0; u < 8; u++) {
+        uint4 a = *(const uint4 *)(v + (8 * u + g) * KV_PAGE + 8 * q);
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            mma(t[m].o[u], pa[m][0], a.x, a.y);
+            mma(t[m].o[u], pa[m][1], a.z, a.w);
+        }
+    }
+}
+
+static __device__ __forceinline__ const __nv_bfloat16 *
+page_of(const struct attn_args &a, const struct dstep &st, const struct dseq &sq, int page, int kv)
+{
+    int p = st.table[a.window ? sq.window + page - sq.window0 : sq.full + page];
+    return a.pool.p + (size_t)p * a.pool.page +
+           ((size_t)a.i_layer * a.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
+}
+
+/* Joins two partial softmaxes: (m, l) += (m2, l2); returns both factors. */
+static __device__ __forceinline__ void join(float &m, float &l, float m2, float l2, float &f,
+                                            float &f2)
+{
+    float top = fmaxf(m, m2), base = top == NONE ? 0 : top;
+    f = exp2f(m - base);
+    f2 = exp2f(m2 - base);
+    m = top;
+    l = l * f + l2 * f2;
+}
+
+enum { WARPS = 4, PART = HEAD + 2 };
+
+/* grid (kv heads, splits, rows); each warp every fourth page of the block's eight. */
+static __global__ void __launch_bounds__(128) attn_single(struct attn_args a, struct dstep st)
+{
+    __shared__ float sh[WARPS][16][PART];
+    __shared__ bool last;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int kv = blockIdx.x, split = blockIdx.y, n_q = a.n_head / a.n_kv_head;
+    pdl_go();
+    pdl_wait();
+    int row = st.single[blockIdx.z], pos = st.pos[row];
+    const struct dseq &sq = st.seq[st.row_seq[row]];
+    int low = a.window ? max(0, pos - (a.window - 1)) : 0;
+    int page0 = low / KV_PAGE, n_page = pos / KV_PAGE + 1 - page0;
+    constexpr int per = SPLIT_KEYS / KV_PAGE;
+    int n_split = (n_page + per - 1) / per;
+    if (split >= n_split)
+        return;
+    struct tile t;
+    const __nv_bfloat16 *qr = a.q + ((size_t)row * a.n_head + kv * n_q) * HEAD;
+    const __nv_bfloat16 *at[2] = {g < n_q ? qr + g * HEAD : NULL,
+                                  g + 8 < n_q ? qr + (g + 8) * HEAD : NULL};
+    tile_begin(t, at);
+    int lo[1][2] = {{low, low}}, hi[1][2] = {{pos, pos}};
+    int end = min(n_page, (split + 1) * per);
+    for (int p = split * per + warp; p < end; p += WARPS)
+        page_step<1>(&t, page_of(a, st, sq, page0 + p, kv), (page0 + p) * KV_PAGE, lo, hi);
+    for (int i = 0; i < 2; i++) {
+        float *to = sh[warp][g + 8 * i];
+        for (int u = 0; u < 8; u++) {
+            to[8 * u + 2 * q] = t.o[u][2 * i];
+            to[8 * u + 2 * q + 1] = t.o[u][2 * i + 1];
+        }
+        if (q == 0) {
+            to[HEAD] = t.m[i];
+            to[HEAD + 1] = t.l[i];
+        }
+    }
+    __syncthreads();
+    /* 8 threads a query, 8 numbers each */
+    float *part = a.part + ((size_t)(blockIdx.z * a.n_kv_head + kv) * gridDim.y) * 16 * PART;
+    int r = threadIdx.x / 8, c = threadIdx.x % 8 * 8;
+    float m = sh[0][r][HEAD], l = sh[0][r][HEAD + 1], o[8], f, f2;
+    for (int i = 0; i < 8; i++)
+        o[i] = sh[0][r][c + i];
+    for (int w = 1; w < WARPS; w++) {
+        join(m, l, sh[w][r][HEAD], sh[w][r][HEAD + 1], f, f2);
+        for (int i = 0; i < 8; i++)
+            o[i] = o[i] * f + sh[w][r][c + i] * f2;
+    }
+    if (n_split > 1) {
+        float *to = part + ((size_t)split * 16 + r) * PART;
+        for (int i = 0; i < 8; i++)
+            to[c + i] = o[i];
+        if (c == 0) {
+            to[HEAD] = m;
+            to[HEAD + 1] = l;
+        }
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            unsigned *n = &a.arrived[blockIdx.z * a.n_kv_head + kv];
+            last = atomicAdd(n, 1) == (unsigned)n_split - 1;
+            if (last)
+                *n = 0;
+        }
+        __syncthreads();
+        if (!last)
+            return;
+        __threadfence();
+        m = NONE;
+        l = 0;
+        for (int i = 0; i < 8; i++)
+            o[i] = 0;
+        for (int s = 0; s < n_split; s++) {
+            const volatile float *from = part + ((size_t)s * 16 + r) * PART;
+            join(m, l, from[HEAD], from[HEAD + 1], f, f2);
+            for (int i = 0; i < 8; i++)
+                o[i] = o[i] * f + from[c + i] * f2;
+        }
+    }
+    if (r >= n_q)
+        return;
+    join(m, l, a.sinks[kv * n_q + r] * 1.4426950408889634f, 1, f, f2);
+    uint32_t *out = (uint32_t *)(a.out + ((size_t)row * a.n_head + kv * n_q + r) * HEAD + c);
+    for (int i = 0; i < 8; i += 2)
+        out[i / 2] = pack_bf16(o[i] * f / l, o[i + 1] * f / l);
+}
+
+void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_split,
+                   cudaStream_t s)
+{
+    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), 128, 0, s, *a, *st);
+}
+
+/* grid (kv heads, blocks); a warp takes 32 of the block's 128 queries. */
+static __global__ void __launch_bounds__(128) attn_block(struct attn_args a, struct dstep st)
+{
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int kv = blockIdx.x, n_q = a.n_head / a.n_kv_head;
+    pdl_go();
+    pdl_wait();
+    const int32_t *blk = st.block + 3 * blockIdx.y;
+    const struct dseq &sq = st.seq[blk[0]];
+    int row0 = blk[1], n = blk[2];
+    struct tile t[2];
+    int lo[2][2], hi[2][2], first = 0x7fffffff, end = -1;
+    for (int m = 0; m < 2; m++) {
+        const __nv_bfloat16 *at[2];
+        for (int i = 0; i < 2; i++) {
+            int r = warp * 32 + m * 16 + i * 8 + g, p = r / n_q, pos = sq.pos0 + row0 - sq.row0 + p;
+            bool in = p < n;
+            at[i] = in ? a.q + ((size_t)(row0 + p) * a.n_head + kv * n_q + r % n_q) * HEAD : NULL;
+            hi[m][i] = in ? pos : -1;
+            lo[m][i] = a.window ? max(0, pos - (a.window - 1)) : 0;
+            if (in) {
+                first = min(first, lo[m][i]);
+                end = max(end, pos);
+            }
+        }
+        tile_begin(t[m], at);
+    }
+    first = __reduce_min_sync(~0u, first);
+    end = __reduce_max_sync(~0u, end);
+    for (int p = first / KV_PAGE; p <= end / KV_PAGE && end >= 0; p++)
+        page_step<2>(t, page_of(a, st, sq, p, kv), p * KV_PAGE, lo, hi);
+    for (int m = 0; m < 2; m++)
+        for (int i = 0; i < 2; i++) {
+            int r = warp * 32 + m * 16 + i * 8 + g, p = r / n_q, h = kv * n_q + r % n_q;
+            if (p >= n)
+                continue;
+            float f, f2, mm = t[m].m[i], l = t[m].l[i];
+            join(mm, l, a.sinks[h] * 1.4426950408889634f, 1, f, f2);
+            f /= l;
+            uint32_t *out = (uint32_t *)(a.out + ((size_t)(row0 + p) * a.n_head + h) * HEAD);
+            for (int u = 0; u < 8; u++)
+                out[4 * u + q] = pack_bf16(t[m].o[u][2 * i] * f, t[m].o[u][2 * i + 1] * f);
+        }
+}
+
+void k_attn_block(const struct attn_args *a, const struct dstep *st, int n_block, cudaStream_t s)
+{
+    launch(attn_block, dim3(a->n_kv_head, n_block), 128, 0, s, *a, *st);
+}

@@ -1,0 +1,686 @@
+/* Matrix products on weights in fragment order (dev.h): qkv, output projection, experts, head.
+ *
+ * Two kernels compute the same sums, bit for bit. `thin` serves up to 32 rows: a warp takes one
+ * chain of one tile, all activations lie in shared memory, and what counts is how many bytes of
+ * weights are under way. `wide` serves more: a block takes 128 outputs times 64 or 128 rows, stages
+ * activations through shared memory and runs the chains one after the other.
+ *
+ * What a product does with its results is its epilogue: a struct whose operator() receives a
+ * tile, a lane's row g and the sums of rows g and g + 8 for one activation row.
+ */
+#include "cuda/dev.h"
+
+#include <stdlib.h>
+
+/* ---- weights: a lane's part of a step ---- */
+
+template <bool MX> struct frag;
+
+template <> struct frag<false> {
+    uint4 v[4];
+    __device__ __forceinline__ void load(const uint4 *w, const uint16_t *, size_t step, int lane)
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            v[i] = load_stream(w + (step * 4 + i) * 32 + lane);
+    }
+    __device__ __forceinline__ void slice(int i, uint32_t a[4]) const
+    {
+        a[0] = v[i].x;
+        a[1] = v[i].y;
+        a[2] = v[i].z;
+        a[3] = v[i].w;
+    }
+    __device__ __forceinline__ void begin()
+    {
+    }
+};
+
+static __device__ __forceinline__ uint32_t mul2(uint32_t a, uint32_t b)
+{
+    __nv_bfloat162 r = __hmul2(*(__nv_bfloat162 *)&a, *(__nv_bfloat162 *)&b);
+    return *(uint32_t *)&r;
+}
+
+template <> struct frag<true> {
+    uint4 v;
+    uint32_t s, lo, hi;
+    __device__ __forceinline__ void load(const uint4 *w, const uint16_t *scale, size_t step,
+                                         int lane)
+    {
+        v = load_stream(w + step * 32 + lane);
+        s = __ldg(scale + (step * 8 + lane / 4) * 2 + lane % 4 / 2);
+    }
+    /* Scales of rows g and g + 8 as bf16 pairs: 2^(s-1), exponent field s + 126. */
+    __device__ __forceinline__ void begin()
+    {
+        lo = ((s & 255) + 126) << 7;
+        hi = ((s >> 8) + 126) << 7;
+        lo |= lo << 16;
+        hi |= hi << 16;
+    }
+    __device__ __forceinline__ void slice(int i, uint32_t a[4]) const
+    {
+        uint32_t w = i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+        a[0] = mul2(w & 0x81C081C0, lo);
+        a[1] = mul2((w << 3) & 0x81C081C0, hi);
+        a[2] = mul2((w << 6) & 0x81C081C0, lo);
+        a[3] =
+            mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040), hi);
+    }
+};
+
+/* One step of 16 outputs for NT * 8 rows; `b` is the lane's place in the first eight rows, rows8
+ * the bytes between groups of eight. */
+template <bool MX, int NT>
+static __device__ __forceinline__ void step_mma(frag<MX> &f, const char *b, size_t rows8,
+                                                float acc[NT][4])
+{
+    uint4 x[NT][2];
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
+        x[t][0] = *(const uint4 *)(b + t * rows8);
+        x[t][1] = *(const uint4 *)(b + t * rows8 + 16);
+    }
+    f.begin();
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t a[4];
+        f.slice(i, a);
+#pragma unroll
+        for (int t = 0; t < NT; t++) {
+            const uint4 &h = x[t][i / 2];
+            mma(acc[t], a, i % 2 ? h.z : h.x, i % 2 ? h.w : h.y);
+        }
+    }
+}
+
+/* ---- where activations come from ---- */
+
+struct source {
+    const __nv_bfloat16 *xn; /* [any, ld] bf16, or NULL: norm the row of x in the kernel */
+    int ld;
+    const int32_t *row; /* rows of xn or x; NULL: 0, 1, ... */
+    const float *x, *norm;
+    int d;
+    float eps;
+};
+
+/* Up to n rows from index i0 into shared memory, `stride` bytes apart. 256 threads. */
+static __device__ void stage(const struct source &s, int i0, int n, char *to, size_t stride,
+                             float *part)
+{
+    if (!s.xn) {
+        for (int i = 0; i < n; i++) {
+            int r = s.row ? s.row[i0 + i] : i0 + i;
+            uint32_t *out = (uint32_t *)(to + i * stride);
+            norm_row(s.x + (size_t)r * s.d, s.norm, s.d, s.eps, out, part);
+            for (int k = s.d / 2 + threadIdx.x; k < s.ld / 2; k += 256)
+                out[k] = 0;
+        }
+    } else {
+        int chunks = s.ld / 8;
+        for (int i = threadIdx.x; i < n * chunks; i += 256) {
+            int t = i / chunks, k = i % chunks;
+            int r = s.row ? s.row[i0 + t] : i0 + t;
+            *(uint4 *)(to + t * stride + k * 16) =
+                *(const uint4 *)((const char *)(s.xn + (size_t)r * s.ld) + k * 16);
+        }
+    }
+    __syncthreads();
+}
+
+/* ---- epilogues ---- */
+
+struct epi_qkv {
+    const float *bias;
+    struct qkv_out o;
+    struct dstep st;
+    __device__ void operator()(int, int tile, int g, int row, float lo, float hi) const
+    {
+        int head = tile / 4, kv = head - o.n_head, d = tile % 4 * 8 + g;
+        bool is_v = kv >= o.n_kv_head;
+        int d2 = d + HEAD / 2;
+        if (is_v) {
+            kv -= o.n_kv_head;
+            d = tile % 4 * 16 + g;
+            d2 = d + 8;
+        }
+        lo += bias[head * HEAD + d];
+        hi += bias[head * HEAD + d2];
+        if (!is_v) {
+            float c = o.cos[row * 32 + d], s = o.sin[row * 32 + d], a = lo;
+            lo = a * c - hi * s;
+            hi = hi * c + a * s;
+        }
+        if (kv < 0) {
+            /* 1/sqrt(64) and log2(e), so that attention works with powers of two */
+            const float f = 0.125f * 1.4426950408889634f;
+            __nv_bfloat16 *q = o.q + ((size_t)row * o.n_head + head) * HEAD;
+            q[d] = __float2bfloat16(lo * f);
+            q[d2] = __float2bfloat16(hi * f);
+            return;
+        }
+        const struct dseq &sq = st.seq[st.row_seq[row]];
+        int pos = st.pos[row], page = pos / KV_PAGE, slot = pos % KV_PAGE;
+        page = st.table[o.sliding ? sq.window + page - sq.window0 : sq.full + page];
+        __nv_bfloat16 *p = o.pool.p + (size_t)page * o.pool.page +
+                           ((size_t)o.i_layer * o.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
+        if (is_v) {
+            p += KV_PAGE * HEAD;
+            p[d * KV_PAGE + slot] = __float2bfloat16(lo);
+            p[d2 * KV_PAGE + slot] = __float2bfloat16(hi);
+        } else {
+            p[slot * HEAD + d] = __float2bfloat16(lo);
+            p[slot * HEAD + d2] = __float2bfloat16(hi);
+        }
+    }
+};
+
+struct epi_out {
+    const float *bias;
+    float *x;
+    int d;
+    __device__ void operator()(int, int tile, int g, int row, float lo, float hi) const
+    {
+        int o = tile * TILE_ROWS + g;
+        float *p = x + (size_t)row * d + o;
+        if (o < d)
+            p[0] += lo + bias[o];
+        if (o + 8 < d)
+            p[8] += hi + bias[o + 8];
+    }
+};
+
+struct epi_head {
+    float *logits;
+    int n_vocab;
+    __device__ void operator()(int, int tile, int g, int row, float lo, float hi) const
+    {
+        int o = tile * TILE_ROWS + g;
+        float *p = logits + (size_t)row * n_vocab + o;
+        if (o < n_vocab)
+            p[0] = lo;
+        if (o + 8 < n_vocab)
+            p[8] = hi;
+    }
+};
+
+struct epi_gate {
+    const float *bias;
+    float gain, alpha, limit;
+    __nv_bfloat16 *ff;
+    int d_ff, ld;
+    __device__ void operator()(int expert, int tile, int g, int slot, float lo, float hi) const
+    {
+        int j = tile * 8 + g;
+        if (j >= d_ff)
+            return;
+        const float *b = bias + ((size_t)expert * d_ff + j) * 2;
+        float gate = lo * gain + b[0], up = hi * gain + b[1];
+        /* not fminf: NaN must stay NaN */
+        gate = gate > limit ? limit : gate;
+        up = up > limit ? limit : up < -limit ? -limit : up;
+        float v = gate / (1.0f + __expf(-alpha * gate)) * (up + 1.0f);
+        ff[(size_t)slot * ld + j] = __float2bfloat16(v);
+    }
+};
+
+struct epi_down {
+    const float *bias;
+    float gain;
+    float *y; /* [slots, d] */
+    int d;
+    __device__ void operator()(int expert, int tile, int g, int slot, float lo, float hi) const
+    {
+        int o = tile * TILE_ROWS + g;
+        const float *b = bias + (size_t)expert * d + o;
+        float *p = y + (size_t)slot * d + o;
+        if (o < d)
+            p[0] = lo * gain + b[0];
+        if (o + 8 < d)
+            p[8] = hi * gain + b[8];
+    }
+};
+
+/* ---- thin ---- */
+
+struct work {
+    const uint4 *w;
+    const uint16_t *scale;
+    int n_tile, n_step;
+    int n;                          /* rows; of grouped products it says nothing */
+    const int32_t *group, *n_group; /* NULL: not by expert */
+};
+
+template <bool MX> struct depth {
+    static const int steps = MX ? 6 : 2; /* loads under way: 96 or 128 bytes a lane */
+};
+
+/* Adds the chains of each tile in order; the result is in the first chain's warp. */
+template <int NT, int NC>
+static __device__ __forceinline__ void join_chains(float acc[NT][4], int warp, int lane,
+                                                   float *part)
+{
+    if (NC == 1)
+        return;
+    if (warp % NC)
+        for (int t = 0; t < NT; t++)
+            *(float4 *)(part + ((warp * NT + t) * 32 + lane) * 4) =
+                make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
+    __syncthreads();
+    if (warp % NC == 0)
+        for (int c = 1; c < NC; c++)
+            for (int t = 0; t < NT; t++) {
+                float4 v = *(float4 *)(part + (((warp + c) * NT + t) * 32 + lane) * 4);
+                acc[t][0] += v.x;
+                acc[t][1] += v.y;
+                acc[t][2] += v.z;
+                acc[t][3] += v.w;
+            }
+    __syncthreads();
+}
+
+template <bool MX, int NT, int NC, typename E>
+static __global__ void __launch_bounds__(256) thin(struct work k, struct source src, E epi)
+{
+    extern __shared__ char smem[];
+    __shared__ float part8[8];
+    constexpr int D = depth<MX>::steps, TILES = 8 / NC;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    size_t stride = (size_t)k.n_step * STEP * 2 + 16;
+    float *part = (float *)(smem + (size_t)NT * 8 * stride);
+    int chain = warp % NC;
+    int s0 = chain * k.n_step / NC, s1 = (chain + 1) * k.n_step / NC;
+    frag<MX> f[D];
+    pdl_go();
+    int expert = 0, slot0 = 0, n = k.n;
+    if (k.group) {
+        pdl_wait();
+        if (blockIdx.y >= *k.n_group)
+            return;
+        expert = k.group[3 * blockIdx.y];
+        slot0 = k.group[3 * blockIdx.y + 1];
+        n = k.group[3 * blockIdx.y + 2];
+    }
+    bool staged = false;
+    for (int t0 = blockIdx.x * TILES; t0 < k.n_tile; t0 += gridDim.x * TILES) {
+        int tile = t0 + warp / NC;
+        bool on = tile < k.n_tile;
+        size_t at = (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step;
+#pragma unroll
+        for (int i = 0; i < D; i++)
+            if (on && s0 + i < s1)
+                f[i].load(k.w, k.scale, at + s0 + i, lane);
+        if (!staged) {
+            if (!k.group)
+                pdl_wait();
+            stage(src, slot0, n, smem, stride, part8);
+            staged = true;
+        }
+        float acc[NT][4] = {};
+        /* rows beyond n repeat the last: their columns are never looked at */
+        const char *b = smem + (g < n ? g : n - 1) * stride + q * 32;
+        if (on)
+            for (int s = s0; s < s1; s += D) {
+#pragma unroll
+                for (int i = 0; i < D; i++)
+                    if (s + i < s1) {
+                        step_mma<MX, NT>(f[i], b + (size_t)(s + i) * STEP * 2, 8 * stride, acc);
+                        if (s + i + D < s1)
+                            f[i].load(k.w, k.scale, at + s + i + D, lane);
+                    }
+            }
+        join_chains<NT, NC>(acc, warp, lane, part);
+        if (on && chain == 0) {
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    int row = t * 8 + 2 * q + j;
+                    if (row < n)
+                        epi(expert, tile, g, slot0 + row, acc[t][j], acc[t][2 + j]);
+                }
+        }
+    }
+}
+
+static int n_sm()
+{
+    static int n;
+    if (!n) {
+        int dev;
+        cudaGetDevice(&dev);
+        cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, dev);
+    }
+    return n;
+}
+
+template <typename K> static void allow_smem(K kernel, size_t bytes)
+{
+    if (bytes > 48 << 10)
+        CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+}
+
+template <bool MX, int NT, int NC, typename E>
+static void thin_go(const struct work &k, const struct source &src, const E &epi, int n_group,
+                    int persist, cudaStream_t s)
+{
+    size_t smem = (size_t)NT * 8 * ((size_t)k.n_step * STEP * 2 + 16) + NT * 4096;
+    allow_smem(thin<MX, NT, NC, E>, smem);
+    int tiles = (k.n_tile + 8 / NC - 1) / (8 / NC);
+    if (persist && tiles > persist)
+        tiles = persist;
+    launch(thin<MX, NT, NC, E>, dim3(tiles, n_group), 256, smem, s, k, src, epi);
+}
+
+template <int NC, bool MX, typename E>
+static void thin_n(int n, const struct work &k, const struct source &src, const E &epi, int n_group,
+                   int persist, cudaStream_t s)
+{
+    if (n <= 8)
+        thin_go<MX, 1, NC>(k, src, epi, n_group, persist, s);
+    else if (n <= 16)
+        thin_go<MX, 2, NC>(k, src, epi, n_group, persist, s);
+    else
+        thin_go<MX, 4, NC>(k, src, epi, n_group, persist, s);
+}
+
+/* ---- wide ---- */
+
+static __device__ __forceinline__ void copy_async(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
+}
+
+enum { STAGES = 4, ROW_BYTES = STEP * 2 + 16, WIDE_TILES = 8 };
+
+/* 256 threads: 4 x 2 warps of 32 outputs times NT * 8 rows. */
+template <bool MX, int NT, int NC, typename E>
+static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct source src, E epi)
+{
+    extern __shared__ char smem[];
+    constexpr int N = NT * 16;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int tile0 = blockIdx.y * WIDE_TILES + warp % 4 * 2, col0 = warp / 4 * NT * 8;
+    pdl_go();
+    pdl_wait();
+    int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
+    if (k.group) {
+        if (blockIdx.x >= *k.n_group)
+            return;
+        expert = k.group[3 * blockIdx.x];
+        slot0 = k.group[3 * blockIdx.x + 1];
+        n = k.group[3 * blockIdx.x + 2];
+    }
+    n = n < N ? n : N;
+    const char *from[N / 32];
+    uint32_t to[N / 32];
+#pragma unroll
+    for (int i = 0; i < N / 32; i++) {
+        int c = threadIdx.x + i * 256, t = c / 8, r = slot0 + (t < n ? t : n - 1);
+        r = src.row ? src.row[r] : r;
+        from[i] = (const char *)(src.xn + (size_t)r * src.ld) + c % 8 * 16;
+        to[i] = (uint32_t)__cvta_generic_to_shared(smem) + t * ROW_BYTES + c % 8 * 16;
+    }
+    auto fetch = [&](int s) {
+        if (s < k.n_step)
+#pragma unroll
+            for (int i = 0; i < N / 32; i++)
+                copy_async(to[i] + s % STAGES * N * ROW_BYTES, from[i] + (size_t)s * STEP * 2);
+        asm volatile("cp.async.commit_group;");
+    };
+    bool on[2];
+    size_t at[2];
+    for (int m = 0; m < 2; m++) {
+        on[m] = tile0 + m < k.n_tile;
+        at[m] = (size_t)(expert * k.n_tile + (on[m] ? tile0 + m : 0)) * k.n_step;
+    }
+    frag<MX> f[2], next[2];
+    float acc[2][NT][4] = {}, sum[NC > 1 ? 2 : 1][NT][4] = {};
+    for (int s = 0; s < STAGES - 1; s++)
+        fetch(s);
+    for (int m = 0; m < 2; m++)
+        next[m].load(k.w, k.scale, at[m], lane);
+    int chain = 0, chain_end = k.n_step / NC;
+    for (int s = 0; s < k.n_step; s++) {
+        if (NC > 1 && s == chain_end) {
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+                for (int t = 0; t < NT; t++)
+                    for (int j = 0; j < 4; j++) {
+                        sum[m][t][j] = chain ? sum[m][t][j] + acc[m][t][j] : acc[m][t][j];
+                        acc[m][t][j] = 0;
+                    }
+            chain++;
+            chain_end = (chain + 1) * k.n_step / NC;
+        }
+        f[0] = next[0];
+        f[1] = next[1];
+        if (s + 1 < k.n_step)
+            for (int m = 0; m < 2; m++)
+                next[m].load(k.w, k.scale, at[m] + s + 1, lane);
+        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
+        __syncthreads();
+        fetch(s + STAGES - 1);
+        const char *b = smem + (s % STAGES * N + col0 + g) * ROW_BYTES + q * 32;
+        f[0].begin();
+        f[1].begin();
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint4 x[NT];
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+                x[t] = *(const uint4 *)(b + t * 8 * ROW_BYTES + h * 16);
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int m = 0; m < 2; m++) {
+                    uint32_t a[4];
+                    f[m].slice(2 * h + i, a);
+#pragma unroll
+                    for (int t = 0; t < NT; t++)
+                        mma(acc[m][t], a, i ? x[t].z : x[t].x, i ? x[t].w : x[t].y);
+                }
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                int row = col0 + t * 8 + 2 * q + j;
+                float lo = acc[m][t][j], hi = acc[m][t][2 + j];
+                if (NC > 1) {
+                    lo = sum[m][t][j] + lo;
+                    hi = sum[m][t][2 + j] + hi;
+                }
+                if (on[m] && row < n)
+                    epi(expert, tile0 + m, g, slot0 + row, lo, hi);
+            }
+}
+
+template <int NC, bool MX, int NT, typename E>
+static void wide_go(const struct work &k, const struct source &src, const E &epi, int n_item,
+                    cudaStream_t s)
+{
+    size_t smem = (size_t)STAGES * NT * 16 * ROW_BYTES;
+    allow_smem(wide<MX, NT, NC, E>, smem);
+    launch(wide<MX, NT, NC, E>, dim3(n_item, (k.n_tile + WIDE_TILES - 1) / WIDE_TILES), 256, smem,
+           s, k, src, epi);
+}
+
+template <int NC, bool MX, typename E>
+static void wide_n(int per_item, int n_item, const struct work &k, const struct source &src,
+                   const E &epi, cudaStream_t s)
+{
+    if (per_item <= 64)
+        wide_go<NC, MX, 4>(k, src, epi, n_item, s);
+    else
+        wide_go<NC, MX, 8>(k, src, epi, n_item, s);
+}
+
+/* ---- the products ---- */
+
+static struct work work_of(const struct dmat *m, int n)
+{
+    struct work k = {m->w, m->scale, m->n_tile, m->n_step, n, NULL, NULL};
+    return k;
+}
+
+/* Rows a block takes in a wide dense product. */
+static int dense_rows(int n)
+{
+    return n <= 64 ? 64 : 128;
+}
+
+/* What thin keeps in shared memory for n rows; a block may have 227 KB (compute capability 9.0). */
+static bool thin_fits(int n, int n_step)
+{
+    size_t groups = n <= 8 ? 1 : n <= 16 ? 2 : 4;
+    return n <= THIN_ROWS && groups * (8 * ((size_t)n_step * STEP * 2 + 16) + 4096) <= (size_t)220
+                                                                                           << 10;
+}
+
+template <int NC, typename E>
+static void dense(const struct dmat *m, const struct source &src, const E &epi, int n, int persist,
+                  cudaStream_t s)
+{
+    struct work k = work_of(m, n);
+    if (thin_fits(n, m->n_step))
+        thin_n<NC, false>(n, k, src, epi, 1, persist, s);
+    else
+        wide_n<NC, false>(dense_rows(n), (n + dense_rows(n) - 1) / dense_rows(n), k, src, epi, s);
+}
+
+void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const __nv_bfloat16 *xn,
+           int n_row, float eps, const struct qkv_out *out, cudaStream_t s)
+{
+    struct source src = {xn, l->qkv.n_step * STEP, NULL, x, l->attn_norm, l->qkv.n_in, eps};
+    struct epi_qkv epi = {l->b_qkv, *out, *st};
+    dense<CHAINS_DENSE>(&l->qkv, src, epi, n_row, 0, s);
+}
+
+void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s)
+{
+    struct source src = {attn, l->o.n_step * STEP, NULL, NULL, NULL, l->o.n_in, 0};
+    struct epi_out epi = {l->b_o, x, l->o.n_out};
+    dense<CHAINS_DENSE>(&l->o, src, epi, n_row, 0, s);
+}
+
+void k_head(const struct dmat *m, const float *norm, float eps, const struct dstep *st,
+            const float *x, const __nv_bfloat16 *xn, int n_logit, float *logits, cudaStream_t s)
+{
+    struct source src = {xn, m->n_step * STEP, xn ? NULL : st->logit_row, x, norm, m->n_in, eps};
+    struct epi_head epi = {logits, m->n_out};
+    dense<CHAINS_HEAD>(m, src, epi, n_logit, 2 * n_sm(), s);
+}
+
+int router_group(int n_row)
+{
+    return n_row <= THIN_ROWS ? THIN_ROWS : n_row <= 512 ? 64 : 128;
+}
+
+/* Groups of a step at most. */
+static int max_groups(int n_row, int n_active, int n_expert)
+{
+    int slots = n_row * n_active;
+    if (n_row <= THIN_ROWS)
+        return slots < n_expert ? slots : n_expert;
+    int n = slots / router_group(n_row) + n_expert;
+    return n < slots ? n : slots;
+}
+
+template <int NC, typename E>
+static void experts(const struct dmat *m, const struct droute *r, const struct source &src,
+                    const E &epi, int n_row, int n_active, int n_expert, cudaStream_t s)
+{
+    struct work k = work_of(m, 0);
+    k.group = r->group;
+    k.n_group = r->n_group;
+    int groups = max_groups(n_row, n_active, n_expert), per = router_group(n_row);
+    if (n_row <= THIN_ROWS && m->scale)
+        thin_n<NC, true>(n_row, k, src, epi, groups, 0, s);
+    else if (n_row <= THIN_ROWS)
+        thin_n<NC, false>(n_row, k, src, epi, groups, 0, s);
+    else if (m->scale)
+        wide_n<NC, true>(per, groups, k, src, epi, s);
+    else
+        wide_n<NC, false>(per, groups, k, src, epi, s);
+}
+
+void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *xn, int n_row,
+            int n_active, int n_expert, float alpha, float limit, __nv_bfloat16 *ff, cudaStream_t s)
+{
+    struct source src = {xn, l->gate.n_step * STEP, r->slot_row, NULL, NULL, l->gate.n_in, 0};
+    struct epi_gate epi = {l->b_gate,    l->gate.gain,         alpha, limit, ff,
+                           l->down.n_in, l->down.n_step * STEP};
+    experts<CHAINS_GATE>(&l->gate, r, src, epi, n_row, n_active, n_expert, s);
+}
+
+/* One row: the experts of a tile in one block, two chains each, and their weighted sum. */
+template <bool MX>
+static __global__ void __launch_bounds__(256)
+    down_one(struct dmat m, const float *bias, const int32_t *slot, const int32_t *expert,
+             const float *weight, int n_active, const __nv_bfloat16 *ff, float *x)
+{
+    extern __shared__ char smem[];
+    constexpr int D = depth<MX>::steps, NC = CHAINS_DOWN;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int tile = blockIdx.x, chain = warp % NC, ld = m.n_step * STEP;
+    int s0 = chain * m.n_step / NC, s1 = (chain + 1) * m.n_step / NC;
+    __shared__ float part[SPEC_MAX_ACTIVE][NC][TILE_ROWS];
+    pdl_go();
+    pdl_wait();
+    for (int j = warp / NC; j < n_active; j += 8 / NC) {
+        size_t at = (size_t)(expert[j] * m.n_tile + tile) * m.n_step;
+        frag<MX> f[D];
+#pragma unroll
+        for (int i = 0; i < D; i++)
+            if (s0 + i < s1)
+                f[i].load(m.w, m.scale, at + s0 + i, lane);
+        const char *b = (const char *)(ff + (size_t)slot[j] * ld) + q * 32;
+        float acc[1][4] = {};
+        for (int s = s0; s < s1; s += D) {
+#pragma unroll
+            for (int i = 0; i < D; i++)
+                if (s + i < s1) {
+                    step_mma<MX, 1>(f[i], b + (size_t)(s + i) * STEP * 2, 0, acc);
+                    if (s + i + D < s1)
+                        f[i].load(m.w, m.scale, at + s + i + D, lane);
+                }
+        }
+        if (q == 0) {
+            part[j][chain][g] = acc[0][0];
+            part[j][chain][g + 8] = acc[0][2];
+        }
+    }
+    __syncthreads();
+    int o = tile * TILE_ROWS + threadIdx.x;
+    if (threadIdx.x >= TILE_ROWS || o >= m.n_out)
+        return;
+    float sum = x[o];
+    for (int j = 0; j < n_active; j++) {
+        float y = part[j][0][threadIdx.x];
+        for (int c = 1; c < NC; c++)
+            y += part[j][c][threadIdx.x];
+        y = y * m.gain + bias[(size_t)expert[j] * m.n_out + o];
+        sum = fmaf(weight[j], y, sum);
+    }
+    x[o] = sum;
+}
+
+void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *ff, int n_row,
+            int n_active, int n_expert, float *y, float *x, cudaStream_t s)
+{
+    if (n_row == 1) {
+        launch(l->down.scale ? down_one<true> : down_one<false>, dim3(l->down.n_tile), 256, 0, s,
+               l->down, l->b_down, r->slot, r->expert, r->weight, n_active, ff, x);
+        return;
+    }
+    struct source src = {ff, l->down.n_step * STEP, NULL, NULL, NULL, l->down.n_in, 0};
+    struct epi_down epi = {l->b_down, l->down.gain, y, l->down.n_out};
+    experts<CHAINS_DOWN>(&l->down, r, src, epi, n_row, n_active, n_expert, s);
+    k_combine(r, y, n_row, n_active, l->down.n_out, x, s);
+}

@@ -1,0 +1,375 @@
+/* Weights on their way to the card: file -> pinned ring -> staging on the card -> fragment order.
+ *
+ * A ring of pinned buffers lets reading the mapped file, the copy over the bus and the kernels that
+ * put a piece into fragment order (dev.h) run at the same time. Nothing converted is kept on the
+ * host or on disk.
+ *
+ * Bits of MXFP4 on the card. A 32-bit word holds the eight codes of a lane's k-slice, each half the
+ * codes of one of the two inputs of every pair: register a_j takes code j of both halves. A code is
+ * sign, two exponent bits, one mantissa bit; the bits lie so that a shift and a mask give bf16
+ * numbers 2^-126 times the value:
+ *     code 0: bits 15, 8, 7, 6    code 1: 12, 5, 4, 3    code 2: 9, 2, 1, 0
+ *     code 3: 14, 11, 10, 13
+ * The scale byte s (at most 128) stands for 2^(s-1) = 2^126 * 2^(s-127). Larger scale bytes are
+ * lowered by a constant that returns in dmat.gain; 255 (not a number) becomes 129, whose scale is
+ * Inf, so that damage reaches the logits and is reported there.
+ */
+#include "cuda/dev.h"
+
+extern "C" {
+#include "base/mem.h"
+}
+
+#include <string.h>
+
+enum { RING = 4 };
+static const size_t piece_bytes = (size_t)36 << 20; /* an expert's gate and up in bf16 */
+
+struct upload {
+    uint8_t *pinned[RING];
+    uint8_t *stage[RING];
+    cudaEvent_t done[RING];
+    cudaStream_t stream;
+    int next;
+    size_t n_bytes;
+};
+
+static status dev_error(struct err *e, cudaError_t rc, const char *what)
+{
+    if (rc == cudaErrorMemoryAllocation)
+        return err_set(e, E_NOMEM, "the card's memory does not hold the model (%s)", what);
+    return err_set(e, E_DEVICE, "CUDA: %s: %s", what, cudaGetErrorString(rc));
+}
+
+status upload_open(struct upload **out, struct err *e)
+{
+    struct upload *u = (struct upload *)mem_calloc(1, sizeof *u);
+    *out = u;
+    if (!u)
+        return err_set(e, E_NOMEM, "out of memory");
+    cudaError_t rc = cudaStreamCreateWithFlags(&u->stream, cudaStreamNonBlocking);
+    for (int i = 0; i < RING && rc == cudaSuccess; i++) {
+        rc = cudaHostAlloc((void **)&u->pinned[i], piece_bytes, cudaHostAllocDefault);
+        if (rc == cudaSuccess)
+            rc = cudaMalloc((void **)&u->stage[i], piece_bytes);
+        if (rc == cudaSuccess)
+            rc = cudaEventCreateWithFlags(&u->done[i], cudaEventDisableTiming);
+    }
+    return rc == cudaSuccess ? OK : dev_error(e, rc, "buffers for loading");
+}
+
+void upload_close(struct upload *u)
+{
+    if (!u)
+        return;
+    if (u->stream)
+        cudaStreamSynchronize(u->stream);
+    for (int i = 0; i < RING; i++) {
+        cudaFreeHost(u->pinned[i]);
+        cudaFree(u->stage[i]);
+        if (u->done[i])
+            cudaEventDestroy(u->done[i]);
+    }
+    if (u->stream)
+        cudaStreamDestroy(u->stream);
+    mem_free(u);
+}
+
+size_t upload_bytes(const struct upload *u)
+{
+    return u->n_bytes;
+}
+
+status upload_sync(struct upload *u, struct err *e)
+{
+    cudaError_t rc = cudaStreamSynchronize(u->stream);
+    return rc == cudaSuccess ? OK : dev_error(e, rc, "loading the weights");
+}
+
+/* Brings up to piece_bytes onto the card; *dev is theirs until piece_end. */
+static cudaError_t piece_begin(struct upload *u, const void *p, size_t n, uint8_t **dev)
+{
+    int i = u->next;
+    cudaError_t rc = cudaEventSynchronize(u->done[i]);
+    if (rc != cudaSuccess)
+        return rc;
+    memcpy(u->pinned[i], p, n);
+    u->n_bytes += n;
+    *dev = u->stage[i];
+    return cudaMemcpyAsync(u->stage[i], u->pinned[i], n, cudaMemcpyHostToDevice, u->stream);
+}
+
+static cudaError_t piece_end(struct upload *u)
+{
+    int i = u->next;
+    u->next = (i + 1) % RING;
+    cudaError_t rc = cudaGetLastError();
+    return rc == cudaSuccess ? cudaEventRecord(u->done[i], u->stream) : rc;
+}
+
+status upload_raw(struct upload *u, const void *p, size_t n, void *out, struct err *e)
+{
+    for (size_t at = 0; at < n; at += piece_bytes) {
+        size_t m = n - at < piece_bytes ? n - at : piece_bytes;
+        uint8_t *dev;
+        cudaError_t rc = piece_begin(u, (const uint8_t *)p + at, m, &dev);
+        if (rc == cudaSuccess)
+            rc = cudaMemcpyAsync((uint8_t *)out + at, dev, m, cudaMemcpyDeviceToDevice, u->stream);
+        if (rc == cudaSuccess)
+            rc = piece_end(u);
+        if (rc != cudaSuccess)
+            return dev_error(e, rc, "loading the weights");
+    }
+    return OK;
+}
+
+status upload_floats(struct upload *u, const float *p, size_t n, float **out, struct err *e)
+{
+    cudaError_t rc = cudaMalloc((void **)out, n * sizeof **out);
+    if (rc != cudaSuccess)
+        return dev_error(e, rc, "vectors");
+    return upload_raw(u, p, n * sizeof *p, *out, e);
+}
+
+/* Output row of tile row i of tile t. */
+static __device__ int row_of(int order, int t, int i)
+{
+    switch (order) {
+    case ORDER_ROPE:
+        return t / 4 * HEAD + t % 4 * 8 + (i < 8 ? i : HEAD / 2 + i - 8);
+    case ORDER_PAIR:
+        return 2 * (8 * t + i % 8) + (i >= 8);
+    default:
+        return 16 * t + i;
+    }
+}
+
+/* Tiles [t0, t0 + gridDim.x) from the rows [row0, ...) in `src`, whose element (row, k) lies at
+ * (row - row0) * ld_row + k * ld_k. */
+static __global__ void frag_bf16(const uint16_t *src, size_t ld_row, size_t ld_k, int row0,
+                                 int order, int t0, int tile_at, int n_out, int n_in, int n_step,
+                                 uint4 *dst)
+{
+    int t = t0 + blockIdx.x, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    for (int i = threadIdx.x / 32; i < n_step * 4; i += blockDim.x / 32) {
+        uint32_t r[4];
+        for (int j = 0; j < 4; j++) {
+            int row = row_of(order, t, g + j % 2 * 8);
+            int k = i / 4 * STEP + 16 * q + 4 * (i % 4) + j / 2 * 2;
+            uint32_t v = 0;
+            for (int b = 0; b < 2; b++)
+                if (row < n_out && k + b < n_in)
+                    v |= (uint32_t)src[(size_t)(row - row0) * ld_row + (k + b) * ld_k] << (16 * b);
+            r[j] = v;
+        }
+        dst[((size_t)(tile_at + t) * n_step * 4 + i) * 32 + lane] =
+            make_uint4(r[0], r[1], r[2], r[3]);
+    }
+}
+
+static __device__ uint32_t code_bits(uint32_t c, int j)
+{
+    uint32_t s = c >> 3 & 1, m = c & 1, e = c >> 1 & 3;
+    switch (j) {
+    case 0:
+        return s << 15 | e << 7 | m << 6;
+    case 1:
+        return s << 12 | e << 4 | m << 3;
+    case 2:
+        return s << 9 | e << 1 | m;
+    default:
+        return s << 14 | e << 10 | m << 13;
+    }
+}
+
+/* The same for one expert's MXFP4 rows. */
+static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int row0, int order,
+                               int t0, int tile_at, int n_out, int n_in, int n_step, int drop,
+                               uint4 *dst, uint16_t *dst_scale)
+{
+    int t = t0 + blockIdx.x, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int n_block = n_in / 32;
+    for (int i = threadIdx.x / 32; i < n_step; i += blockDim.x / 32) {
+        uint32_t w[4];
+        for (int s = 0; s < 4; s++) {
+            w[s] = 0;
+            for (int j = 0; j < 4; j++) {
+                int row = row_of(order, t, g + j % 2 * 8);
+                int k = i * STEP + 16 * q + 4 * s + j / 2 * 2;
+                if (row >= n_out || k >= n_in)
+                    continue;
+                uint8_t two = codes[((size_t)(row - row0) * n_block + k / 32) * 16 + k % 32 / 2];
+                w[s] |= code_bits(two & 15, j) | code_bits(two >> 4, j) << 16;
+            }
+        }
+        size_t at = (size_t)(tile_at + t) * n_step + i;
+        dst[at * 32 + lane] = make_uint4(w[0], w[1], w[2], w[3]);
+        if (q % 2 == 0) {
+            uint32_t two = 0;
+            for (int h = 0; h < 2; h++) {
+                int row = row_of(order, t, g + h * 8), b = i * 2 + q / 2, v = 0;
+                if (row < n_out && b < n_block) {
+                    int s = scales[(size_t)(row - row0) * n_block + b];
+                    v = s == 255 ? 129 : s - drop < 0 ? 0 : s - drop;
+                }
+                two |= (uint32_t)v << (8 * h);
+            }
+            dst_scale[(at * 8 + g) * 2 + q / 2] = (uint16_t)two;
+        }
+    }
+}
+
+static status alloc_mat(struct dmat *m, int n_mat, bool mx, struct err *e)
+{
+    size_t steps = (size_t)n_mat * m->n_tile * m->n_step;
+    cudaError_t rc = cudaMalloc((void **)&m->w, steps * 32 * (mx ? 16 : 64));
+    if (rc == cudaSuccess && mx)
+        rc = cudaMalloc((void **)&m->scale, steps * 32);
+    return rc == cudaSuccess ? OK : dev_error(e, rc, "matrices");
+}
+
+/* Rows that one tile of this order spans, and its first row. */
+static int tile_span(int order)
+{
+    return order == ORDER_ROPE ? HEAD : TILE_ROWS;
+}
+
+static cudaError_t put_dense(struct upload *u, const void *p, int n_out, int n_in, int order,
+                             int tile_at, const struct dmat *m)
+{
+    int span = tile_span(order), tiles = span / TILE_ROWS;
+    size_t row_bytes = (size_t)n_in * 2;
+    int rows = (int)(piece_bytes / row_bytes) / span * span;
+    cudaError_t rc = cudaSuccess;
+    for (int r = 0; r < n_out && rc == cudaSuccess; r += rows) {
+        int n = n_out - r < rows ? n_out - r : rows;
+        uint8_t *dev;
+        rc =
+            piece_begin(u, (const uint8_t *)p + (size_t)r * row_bytes, (size_t)n * row_bytes, &dev);
+        if (rc != cudaSuccess)
+            break;
+        int n_tile = (n + span - 1) / span * tiles;
+        frag_bf16<<<n_tile, 256, 0, u->stream>>>((const uint16_t *)dev, (size_t)n_in, 1, r, order,
+                                                 r / span * tiles, tile_at, n_out, n_in, m->n_step,
+                                                 m->w);
+        rc = piece_end(u);
+    }
+    return rc;
+}
+
+/* An expert as transformers stores it unquantised, [n_in, n_out]: in one piece. */
+static cudaError_t put_in_major(struct upload *u, const void *p, int n_out, int n_in, int order,
+                                int tile_at, const struct dmat *m)
+{
+    uint8_t *dev;
+    cudaError_t rc = piece_begin(u, p, (size_t)n_in * (size_t)n_out * 2, &dev);
+    if (rc != cudaSuccess)
+        return rc;
+    frag_bf16<<<m->n_tile, 256, 0, u->stream>>>((const uint16_t *)dev, 1, (size_t)n_out, 0, order,
+                                                0, tile_at, n_out, n_in, m->n_step, m->w);
+    return piece_end(u);
+}
+
+status upload_dense(struct upload *u, const struct mat *const *part, const enum row_order *order,
+                    int n_part, struct dmat *out, struct err *e)
+{
+    int n_tile = 0, n_out = 0;
+    for (int i = 0; i < n_part; i++) {
+        if (part[i]->dtype != DT_BF16)
+            return err_set(e, E_INPUT,
+                           "the CUDA backend takes bf16 and MXFP4 weights, this checkpoint has "
+                           "others: use --device cpu");
+        n_out += part[i]->n_out;
+        n_tile += (part[i]->n_out + TILE_ROWS - 1) / TILE_ROWS;
+    }
+    *out = (struct dmat){};
+    out->gain = 1;
+    out->n_tile = n_tile;
+    out->n_in = part[0]->n_in;
+    out->n_out = n_out;
+    out->n_step = (out->n_in + STEP - 1) / STEP;
+    status st = alloc_mat(out, 1, false, e);
+    if (st < 0)
+        return st;
+    int at = 0;
+    for (int i = 0; i < n_part; i++) {
+        cudaError_t rc = put_dense(u, part[i]->p, part[i]->n_out, part[i]->n_in, order[i], at, out);
+        if (rc != cudaSuccess)
+            return dev_error(e, rc, "loading the weights");
+        at += (part[i]->n_out + TILE_ROWS - 1) / TILE_ROWS;
+    }
+    return OK;
+}
+
+static int largest_scale(const struct expert_mat *m, int n_expert)
+{
+    int most = 0;
+    size_t n = (size_t)m->n_out * (size_t)(m->n_in / 32);
+    for (int x = 0; x < n_expert; x++)
+        for (size_t i = 0; i < n; i++)
+            if (m->scales[x][i] > most && m->scales[x][i] != 255)
+                most = m->scales[x][i];
+    return most;
+}
+
+static cudaError_t put_expert(struct upload *u, const struct expert_mat *m, int x, int order,
+                              int drop, const struct dmat *d)
+{
+    size_t codes = (size_t)(m->n_in / 32) * 16, scales = (size_t)(m->n_in / 32);
+    int rows = (int)((piece_bytes - 256) / (codes + scales)) / TILE_ROWS * TILE_ROWS;
+    cudaError_t rc = cudaSuccess;
+    for (int r = 0; r < m->n_out && rc == cudaSuccess; r += rows) {
+        int n = m->n_out - r < rows ? m->n_out - r : rows, i = u->next;
+        rc = cudaEventSynchronize(u->done[i]);
+        if (rc != cudaSuccess)
+            break;
+        /* Codes and scales of the same rows travel in one piece. */
+        memcpy(u->pinned[i], m->blocks[x] + (size_t)r * codes, (size_t)n * codes);
+        memcpy(u->pinned[i] + (size_t)n * codes, m->scales[x] + (size_t)r * scales,
+               (size_t)n * scales);
+        size_t bytes = (size_t)n * (codes + scales);
+        u->n_bytes += bytes;
+        rc = cudaMemcpyAsync(u->stage[i], u->pinned[i], bytes, cudaMemcpyHostToDevice, u->stream);
+        if (rc != cudaSuccess)
+            break;
+        frag_mx<<<(n + 15) / 16, 256, 0, u->stream>>>(
+            u->stage[i], u->stage[i] + (size_t)n * codes, r, order, r / TILE_ROWS, x * d->n_tile,
+            m->n_out, m->n_in, d->n_step, drop, d->w, d->scale);
+        rc = piece_end(u);
+    }
+    return rc;
+}
+
+status upload_experts(struct upload *u, const struct expert_mat *m, int n_expert,
+                      enum row_order order, struct dmat *out, struct err *e)
+{
+    *out = (struct dmat){};
+    out->gain = 1;
+    out->n_out = m->n_out;
+    out->n_in = m->n_in;
+    out->n_tile = (m->n_out + TILE_ROWS - 1) / TILE_ROWS;
+    out->n_step = (m->n_in + STEP - 1) / STEP;
+    bool mx = m->layout == EXPERT_MXFP4;
+    if (!mx && (m->dtype != DT_BF16 || (size_t)m->n_in * (size_t)m->n_out * 2 > piece_bytes))
+        return err_set(e, E_INPUT,
+                       "the CUDA backend takes experts in MXFP4 or bf16, this checkpoint has "
+                       "others: quantize it (gloss quantize) or use --device cpu");
+    status st = alloc_mat(out, n_expert, mx, e);
+    if (st < 0)
+        return st;
+    int drop = 0;
+    if (mx) {
+        drop = largest_scale(m, n_expert) - 128;
+        drop = drop > 0 ? drop : 0;
+        for (int i = 0; i < drop; i++)
+            out->gain *= 2;
+    }
+    for (int x = 0; x < n_expert; x++) {
+        cudaError_t rc = mx ? put_expert(u, m, x, order, drop, out)
+                            : (m->layout == EXPERT_IN_MAJOR ? put_in_major : put_dense)(
+                                  u, m->blocks[x], m->n_out, m->n_in, order, x * out->n_tile, out);
+        if (rc != cudaSuccess)
+            return dev_error(e, rc, "loading the weights");
+    }
+    return OK;
+}
