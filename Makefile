@@ -22,6 +22,8 @@ endif
 ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-errno -pthread \
              $(SANFLAGS) -Isrc -Iinclude -I$(BUILD)/gen $(CFLAGS)
 LDLIBS   := -ljansson -lm -lpthread
+# The program's own: the server.
+CLI_LIBS := -lmicrohttpd
 
 # One file per instruction set; only that file gets its flags.
 KERN_x86_64  := kern_avx2 kern_avx512
@@ -36,10 +38,11 @@ FLAGS_sample := -O3 -fno-trapping-math
 LIB_SRC  := $(filter-out src/cpu/kern_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
               src/ref/*.c src/cpu/*.c src/cuda/*.c src/engine/*.c src/*.c)) \
             src/cpu/kern_c.c $(KERN_$(ARCH):%=src/cpu/%.c)
-LIB_ASM  := $(wildcard src/*/*.S)
-CLI_SRC  := $(wildcard src/cli/*.c)
+LIB_ASM  := $(filter-out src/serve/%,$(wildcard src/*/*.S))
+CLI_SRC  := $(wildcard src/cli/*.c src/serve/*.c)
+CLI_ASM  := src/serve/openapi_data.S
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)
-CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o)
+CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o) $(CLI_ASM:%.S=$(BUILD)/%.o)
 
 # The test build: the same sources with the fault hooks of src/base/mem.h.
 TLIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/t/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)

@@ -275,6 +275,8 @@ struct gloss_params {
     int format;              /* GLOSS_FORMAT_ of the final message; the analysis stays free */
     const char *format_text; /* [n_format_text] */
     size_t n_format_text;
+
+    void *user; /* the caller's own, for gloss_request_user */
 };
 
 enum { GLOSS_EV_TOKEN, GLOSS_EV_FINISH, GLOSS_EV_PROMPT };
@@ -320,6 +322,8 @@ GLOSS_API int gloss_engine_fd(gloss_engine *);
 /* Requests that got events since they were last named here, at most cap; the number of them. Read
  * each with timeout 0 until GLOSS_E_BUSY. */
 GLOSS_API int gloss_engine_ready(gloss_engine *, gloss_request **, int cap);
+/* What gloss_params.user was. */
+GLOSS_API void *gloss_request_user(const gloss_request *);
 
 /* Takes no new requests and waits until the others have finished, by their readers or by
  * gloss_cancel. GLOSS_E_BUSY when timeout_ms (negative: none) passed before. */

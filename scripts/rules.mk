@@ -21,6 +21,7 @@ $(BUILD)/%.o: %.S
 
 # The assembler's .incbin files are not seen by -MMD.
 $(BUILD)/src/model/tiny_data.o: $(wildcard assets/tiny/*)
+$(BUILD)/src/serve/openapi_data.o: src/serve/openapi.json
 
 # The compiled-in vocabulary: tables computed here by a program of the building machine.
 HOSTCC ?= gcc
@@ -50,7 +51,7 @@ $(BUILD)/libgloss-test.a: $(TLIB_OBJ)
 
 $(BUILD)/gloss: $(CLI_OBJ) $(BUILD)/libgloss.a
 	@$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) $^ -o $@ $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $^ -o $@ $(CLI_LIBS) $(LDLIBS)
 
 lib: $(BUILD)/libgloss.a
 

@@ -497,6 +497,7 @@ struct gloss_engine {
 };
 struct gloss_request {
     struct request *request;
+    void *user;
 };
 
 /* Prompt rows of one step: enough for full matrix tiles, few enough that decoding rows beside them
@@ -647,6 +648,7 @@ gloss_status gloss_submit(gloss_engine *g, const int32_t *ids, size_t n,
         return done(E_NOMEM, &e, ge);
     struct request_params rp = params_of(&p);
     rp.owner = r;
+    r->user = p.user;
     TRY(hold_of(&p, &rp.hold, &tool, &allowed, &e));
     TRY(request_new(g->engine, ids, n, &rp, &r->request, &e));
     *out = r;
@@ -723,6 +725,11 @@ int gloss_engine_ready(gloss_engine *g, gloss_request **r, int cap)
             r[n++] = owner[i];
     }
     return n;
+}
+
+void *gloss_request_user(const gloss_request *r)
+{
+    return r->user;
 }
 
 gloss_status gloss_engine_drain(gloss_engine *g, int timeout_ms)

@@ -34,6 +34,7 @@ enum cli_cmd {
     CMD_PARSE,
     CMD_LOGITS,
     CMD_SCORE,
+    CMD_SERVE,
     CMD_BENCH,
     CMD_INFO,
     CMD_SYNTH,
@@ -52,6 +53,7 @@ MUST_USE status cmd_render(struct conf *, struct err *);
 MUST_USE status cmd_parse(struct conf *, struct err *);
 MUST_USE status cmd_logits(struct conf *, struct err *);
 MUST_USE status cmd_score(struct conf *, struct err *);
+MUST_USE status cmd_serve(struct conf *, struct err *);
 MUST_USE status cmd_bench(struct conf *, struct err *);
 MUST_USE status cmd_info(struct conf *, struct err *);
 MUST_USE status cmd_synth(struct conf *, struct err *);
@@ -66,6 +68,8 @@ int cli_stopped(void);
 /* From now on a first signal only sets cli_stopped, so that the command can clean up; without it,
  * and on a second signal, the process ends at once. */
 void cli_catch_signals(void);
+/* The command ended cleanly after the signal: exit code 0. */
+void cli_signal_served(void);
 /* E_CANCEL when cli_stopped. */
 MUST_USE status cli_check_stop(struct err *e);
 
@@ -87,6 +91,9 @@ MUST_USE status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e);
  * script: the file of --scripted, or NULL. */
 MUST_USE status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request,
                                 const char *script, gloss_engine **g, struct err *e);
+/* The same with further options; device, arithmetic, threads and memory are the command's. */
+MUST_USE status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engine_opts *,
+                                 const char *script, gloss_engine **g, struct err *e);
 
 /* ---- input.c: what commands read ---- */
 

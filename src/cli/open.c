@@ -180,6 +180,15 @@ static void note_memory(const struct conf *c, gloss_engine *g)
 status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request, const char *script,
                        gloss_engine **g, struct err *e)
 {
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    o.n_ctx = n_ctx;
+    o.max_requests = n_request;
+    return cli_start_engine(c, m, &o, script, g, e);
+}
+
+status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engine_opts *base,
+                        const char *script, gloss_engine **g, struct err *e)
+{
     *g = NULL;
     struct buf text;
     buf_init(&text, CLI_TEXT_MAX);
@@ -189,12 +198,10 @@ status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request,
         return err_set(e, E_DEVICE, "this build has no CUDA backend; use --device cpu");
     if (script)
         TRY(input_file(script, &text, e));
-    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    struct gloss_engine_opts o = *base;
     o.device = device;
     o.arith = strcmp(conf_str(c, "arith"), "f32") == 0 ? GLOSS_ARITH_F32 : GLOSS_ARITH_BF16;
     o.n_thread = (int)conf_int(c, "threads");
-    o.n_ctx = n_ctx;
-    o.max_requests = n_request;
     o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     o.script = script ? text.p : NULL;
     o.n_script = text.n;

@@ -3,7 +3,7 @@
 
 #define BIT(c) (1ull << (c))
 #define ALL (BIT(N_CMD) - 1)
-#define RUN (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_BENCH))
+#define RUN (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_BENCH) | BIT(CMD_SERVE))
 #define OPEN (RUN | BIT(CMD_INFO))
 #define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE))
 #define ANY 0x1p63
@@ -11,6 +11,7 @@
 static const char g_model[] = "Model";
 static const char g_sample[] = "Sampling";
 static const char g_common[] = "General";
+static const char g_http[] = "Server";
 
 static const struct conf_opt options[] = {
     /* infer: what goes in */
@@ -163,6 +164,68 @@ static const struct conf_opt options[] = {
     {"as", NULL, 0, CONF_CHOICE, "text|man|markdown", .def = "text", .cmds = BIT(CMD_HELP),
      .help = "man and markdown print the whole table, as the man page and docs/cli.md have it"},
 
+    /* serve */
+    {"host", NULL, 0, CONF_STR, "ADDR", .def = "127.0.0.1", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "address to listen on"},
+    {"port", NULL, 0, CONF_INT, "N", 0, 65535, .def = "8000", .cmds = BIT(CMD_SERVE),
+     .group = g_http, .help = "port to listen on; 0 takes a free one"},
+    {"api-key", NULL, 0, CONF_LIST, "KEY", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "a key that requests must bring; without one everybody may ask"},
+    {"api-key-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "keys, one a line; read again on SIGHUP"},
+    {"allowed-host", NULL, 0, CONF_LIST, "NAME", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "a further name of this server in Host headers; '*' is any"},
+    {"cors-origin", NULL, 0, CONF_LIST, "ORIGIN", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "a web origin that may use the server; '*' is any"},
+    {"tls-cert", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "certificate chain in PEM; with --tls-key, HTTPS"},
+    {"tls-key", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "private key in PEM"},
+    {"request-timeout", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "0", .cmds = BIT(CMD_SERVE),
+     .group = g_http, .help = "seconds after which a request is ended; 0 is never"},
+    {"shutdown-timeout", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "60", .cmds = BIT(CMD_SERVE),
+     .group = g_http, .help = "seconds that running requests have to finish after SIGTERM"},
+    {"access-log", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "a line on standard error for every request"},
+    {"served-model-name", "alias", 'a', CONF_LIST, "NAME", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "a further name of the model; the first is the one shown"},
+    {"any-model-name", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "take every model name in requests for the loaded one"},
+    {"reasoning-field", NULL, 0, CONF_CHOICE, "both|reasoning|reasoning_content|none",
+     .def = "both", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "how answers name the chain of thought"},
+    {"date", NULL, 0, CONF_STR, "YYYY-MM-DD|today|none", .def = "today", .cmds = BIT(CMD_SERVE),
+     .group = g_http, .help = "the current date told to the model"},
+    {"parallel", "max-num-seqs max-running-requests", 0, CONF_INT, "N", 1, 4096, .def = "16",
+     .cmds = BIT(CMD_SERVE), .group = g_model, .help = "sequences that generate at once"},
+    {"max-queue", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "1024", .cmds = BIT(CMD_SERVE),
+     .group = g_model, .help = "requests that may wait beyond these; more get 429"},
+    {"max-batch-tokens", "max-num-batched-tokens chunked-prefill-size", 0, CONF_INT, "N", 1, 65536,
+     .def = "256", .cmds = BIT(CMD_SERVE), .group = g_model,
+     .help = "most prompt tokens computed in one step"},
+    {"prefix-cache", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_SERVE), .group = g_model,
+     .help = "compute a prompt's beginning anew even where it is known"},
+    {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_SERVE),
+     .group = g_model,
+     .help = "most tokens of prompt and answer together; unset: the model's own context"},
+    {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_SERVE), .group = g_model,
+     .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
+             "(docs/engine.md)"},
+    {"temperature", NULL, 0, CONF_NUM, "X", 0, 2, .def = "1", .cmds = BIT(CMD_SERVE),
+     .group = g_sample, .help = "spread of the choice, where a request does not say"},
+    {"top-p", NULL, 0, CONF_NUM, "X", 0, 1, .above = true, .def = "1", .cmds = BIT(CMD_SERVE),
+     .group = g_sample, .help = "choose among the likeliest tokens that sum to this probability"},
+    {"top-k", NULL, 0, CONF_INT, "N", 0, 1 << 24, .def = "0", .cmds = BIT(CMD_SERVE),
+     .group = g_sample, .help = "choose among the N likeliest tokens; 0 is off"},
+    {"min-p", NULL, 0, CONF_NUM, "X", 0, 1, .def = "0", .cmds = BIT(CMD_SERVE), .group = g_sample,
+     .help = "drop tokens below this share of the likeliest one's probability"},
+    {"reasoning-effort", "reasoning-level", 'r', CONF_CHOICE, "low|medium|high", .def = "medium",
+     .cmds = BIT(CMD_SERVE), .group = g_sample,
+     .help = "how much analysis the model is asked for, where a request does not say"},
+    {"reasoning-budget", NULL, 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_SERVE),
+     .group = g_sample,
+     .help = "most analysis tokens; then the analysis is closed and the answer begun"},
+
     /* models */
     {"model", NULL, 'm', CONF_STR, "NAME", .def = "tiny", .cmds = OPEN, .group = g_model,
      .help = "tiny (compiled in), gpt-oss-20b, gpt-oss-120b, or a checkpoint's folder"},
@@ -268,6 +331,15 @@ static const struct conf_cmd commands[N_CMD] = {
          "\"continuation_logprob\" and \"is_greedy\". A line that fails gives "
          "{\"error\":{\"message\":...}}, and the exit code is 1.",
          "echo '{\"prompt\":\"2 + 2 =\",\"continuation\":\" 4\"}' | gloss score"},
+    [CMD_SERVE] =
+        {"serve", "", 0, "an OpenAI-compatible server",
+         "Answers /v1/chat/completions, /v1/completions, /v1/models and more (docs/server.md; the "
+         "server's own /openapi.json lists all). SIGTERM and SIGINT let the running requests "
+         "finish, a second one stops at once; SIGHUP reads --api-key-file again.",
+         "gloss serve -m gpt-oss-20b\n"
+         "gloss serve -m gpt-oss-20b --host 0.0.0.0 --allowed-host gpu1 --api-key-file keys\n"
+         "curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' "
+         "-d '{\"messages\":[{\"role\":\"user\",\"content\":\"What is 2 + 2?\"}]}'"},
     [CMD_BENCH] =
         {"bench", "[decode|prefill|engine]", 1, "how fast the model and the engine are here",
          "Prints one JSON value. decode: tokens per second and milliseconds per step while all "

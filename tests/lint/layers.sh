@@ -14,11 +14,13 @@ declare -A may=(
     [cuda]="base model"
     [engine]="base text model"
     [lib]="base text model ref cpu engine gloss.h"
-    [cli]="base gloss.h"
+    [serve]="base gloss.h"
+    [cli]="base gloss.h serve/serve.h"
 )
 # third-party header: the one file that may include it
 declare -A only=(
     [jansson.h]=src/base/json.c
+    [microhttpd.h]=src/serve/http.c
 )
 
 bad=0
@@ -38,6 +40,7 @@ while IFS=: read -r file line text; do
     case $text in
     *\"*)
         case $inc in
+        serve/serve.h) from=serve/serve.h && [ "$folder" = serve ] && from=serve ;;
         */*) from=${inc%%/*} ;;
         gloss.h) from=gloss.h ;;
         *.h) from=lib && [ -f "src/$inc" ] || breach "$file:$line: \"$inc\" has no folder" ;;
