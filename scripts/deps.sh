@@ -18,7 +18,11 @@ venv=0
 for purpose in "${@:-build}"; do
     case $purpose in
     build) want $build_packages ;;
-    test) want $test_packages; venv=1 ;;
+    test)
+        want $test_packages
+        command -v npm >/dev/null || want nodejs npm
+        venv=1
+        ;;
     *) echo "deps.sh: unknown purpose '$purpose' (build, test)" >&2; exit 2 ;;
     esac
 done
@@ -32,6 +36,20 @@ if [ ${#need[@]} -gt 0 ]; then
         echo "deps.sh: could not install; run: apt-get install ${need[*]}" >&2
         exit 1
     }
+fi
+
+# The clients the server is tested with, in environments of their own.
+if [ $venv -eq 1 ] && ! cmp -s tests/serve/requirements.txt build/venv-serve/requirements.txt; then
+    echo "deps.sh: installing the Python packages of tests/serve/requirements.txt into build/venv-serve"
+    python3 -m venv build/venv-serve
+    build/venv-serve/bin/pip install -q --disable-pip-version-check -r tests/serve/requirements.txt
+    cp tests/serve/requirements.txt build/venv-serve/requirements.txt
+fi
+if [ $venv -eq 1 ] && ! cmp -s tests/serve/package-lock.json build/node/package-lock.json; then
+    echo "deps.sh: installing the packages of tests/serve/package.json into build/node"
+    mkdir -p build/node
+    cp tests/serve/package.json tests/serve/package-lock.json build/node/
+    npm ci --silent --no-audit --no-fund --prefix build/node || rm build/node/package-lock.json
 fi
 
 # The reference implementations the tests compare with, in an environment of their own.

@@ -452,8 +452,8 @@ static void on_token(struct gen *g, struct choice *c, const struct gloss_event *
     bool in_analysis = is(d.channel, "analysis");
     if (in_analysis && c->in_analysis) { /* the marker that opens the body is no part of it */
         c->n_reasoning_tok++;
-    } else if (g->want_logprobs && !in_analysis && d.role && !is_control(g, ev->token) &&
-               (!ev->n_hide || d.n > (size_t)ev->n_hide)) {
+    } else if (g->want_logprobs && !in_analysis && (d.text || d.channel || d.recipient) &&
+               !is_control(g, ev->token) && (!ev->n_hide || d.n > (size_t)ev->n_hide)) {
         enum part part = part_of(d.recipient, d.channel);
         if (part == PART_PREAMBLE || part == PART_ANSWER)
             add_logprob(g, c, ev);
@@ -508,7 +508,7 @@ static void on_finish(struct gen *g, struct choice *c, const struct gloss_event 
         struct gloss_delta d = {0};
         if (gloss_chat_finish(c->chat, &d, pub(&g->err)) < 0)
             g->failed = true;
-        else
+        else if (!c->was_length || d.message == c->at_message) /* not words of a header cut off */
             take_delta(g, c, &d);
         finish_calls(g, c);
     }

@@ -1,0 +1,249 @@
+"""A server under test, raw sockets to it, and what must hold after every case. Standard library."""
+
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+GLOSS = os.environ["GLOSS"]
+BASE = {k: v for k, v in os.environ.items() if not k.startswith(("GLOSS", "HF_", "XDG_"))}
+BASE.update(HOME="/nonexistent", LC_ALL="C.UTF-8")
+
+
+class Server:
+    """`script`: lines (dicts, or texts with control tokens written out) for --scripted."""
+
+    def __init__(self, *args, script=None, tls=False):
+        self.clients = []
+        self.dir = tempfile.TemporaryDirectory()
+        self.log_path = os.path.join(self.dir.name, "log")
+        if script is not None:
+            path = os.path.join(self.dir.name, "script.jsonl")
+            with open(path, "w") as f:
+                for line in script:
+                    f.write(json.dumps(line if isinstance(line, dict) else {"text": line}) + "\n")
+            args += ("--scripted", path)
+        self.log_file = open(self.log_path, "w+b")
+        self.process = subprocess.Popen([GLOSS, "serve", "--port", "0", *args], env=BASE,
+                                        stderr=self.log_file, stdout=subprocess.DEVNULL)
+        self.port = None
+        for _ in range(400):
+            m = re.search(r"listening on \w+://\S+:(\d+) after", self.log())
+            if m:
+                self.port = int(m.group(1))
+                break
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.025)
+        if not self.port:
+            raise RuntimeError("the server did not start: " + self.log())
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+
+    def log(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def stop(self, sig=signal.SIGTERM, timeout=30):
+        self.close_clients()
+        if self.alive():
+            self.process.send_signal(sig)
+        try:
+            code = self.process.wait(timeout)
+        finally:
+            if self.alive():
+                self.process.kill()
+                self.process.wait()
+            self.log_file.close()
+        self.dir.cleanup()
+        return code
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def close_clients(self):
+        for c in self.clients:
+            c.close()
+        self.clients.clear()
+
+    # ---- requests ----
+
+    def ask(self, method, path, body=None, headers=None, timeout=30):
+        """(status, headers, bytes) by the plain client of the standard library."""
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            h = dict(headers or {})
+            if body is not None and not isinstance(body, (bytes, str)):
+                body = json.dumps(body)
+                h.setdefault("Content-Type", "application/json")
+            elif body is not None:
+                h.setdefault("Content-Type", "application/json")
+            if isinstance(body, str):
+                body = body.encode()
+            c.request(method, path, body=body, headers=h)
+            r = c.getresponse()
+            return r.status, r.headers, r.read()
+        finally:
+            c.close()
+
+    def post(self, path, body, **kw):
+        status, _, data = self.ask("POST", path, body, **kw)
+        return status, json.loads(data)
+
+    def get(self, path, **kw):
+        status, _, data = self.ask("GET", path, **kw)
+        return status, json.loads(data)
+
+    def chat(self, text="Hi", **kw):
+        return self.post("/v1/chat/completions",
+                         {"messages": [{"role": "user", "content": text}], **kw})
+
+    def socket(self, timeout=30):
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        return s
+
+    def raw(self, data, timeout=5, close=False):
+        """Everything the server answers to these bytes until it closes, or is silent."""
+        s = self.socket(timeout)
+        try:
+            s.sendall(data)
+            if close:
+                s.shutdown(socket.SHUT_WR)
+            return read_all(s, timeout)
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
+        finally:
+            s.close()
+
+    # ---- what it uses ----
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def memory(self):
+        """Resident bytes."""
+        with open(f"/proc/{self.process.pid}/statm") as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu(self):
+        """Seconds of processor time so far, user and system."""
+        with open(f"/proc/{self.process.pid}/stat") as f:
+            f = f.read().rsplit(")", 1)[1].split()
+        return (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK")
+
+    def metric(self, name):
+        _, _, data = self.ask("GET", "/metrics")
+        for line in data.decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[1])
+        raise KeyError(name)
+
+
+def read_all(s, timeout=5):
+    data, until = b"", time.monotonic() + timeout
+    while True:
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([s], [], [], left)[0]:
+            return data
+        try:
+            more = s.recv(65536)
+        except ConnectionResetError:
+            return data
+        if not more:
+            return data
+        data += more
+
+
+def post_bytes(path, body, extra=""):
+    """A request as bytes, for raw sockets."""
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    return (f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n{extra}\r\n").encode() + body
+
+
+def chat_bytes(text="Hi", extra="", **kw):
+    return post_bytes("/v1/chat/completions",
+                      {"messages": [{"role": "user", "content": text}], **kw}, extra)
+
+
+def events(data):
+    """The data of server-sent events; [DONE] as None."""
+    out = []
+    for block in data.decode().replace("\r\n", "\n").split("\n\n"):
+        for line in block.split("\n"):
+            if line.startswith("data: "):
+                out.append(None if line == "data: [DONE]" else json.loads(line[6:]))
+    return out
+
+
+def eventually(check, seconds=5, what="condition"):
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            if check():
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.02)
+
+
+CONTROL = {"messages": [{"role": "user", "content": "Name three colours."}], "seed": 7,
+           "max_tokens": 24, "temperature": 0.8, "logprobs": True}
+
+
+class Case(unittest.TestCase):
+    """A server per class (cls.args, cls.script), and the three closing checks after every test:
+    alive and healthy within a second, a control request bit for bit, resources at the baseline."""
+
+    args, script, tls = (), None, False
+    slack_memory = 8 << 20  # of the allocator and of caches that are bounded elsewhere
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(*cls.args, script=cls.script, tls=cls.tls)
+        cls.addClassCleanup(cls.server.stop)
+        cls.control = None
+        if cls.script is None:
+            for _ in range(3):
+                cls.control = cls.run_control()
+        time.sleep(0.3)
+        cls.fds = cls.server.descriptors()
+        cls.rss = cls.server.memory()
+
+    @classmethod
+    def run_control(cls):
+        status, answer = cls.server.post("/v1/chat/completions", CONTROL)
+        assert status == 200, answer
+        c = answer["choices"][0]
+        return c["message"]["content"], c["message"].get("reasoning"), c["logprobs"]
+
+    def tearDown(self):
+        self.closing_checks()
+
+    def closing_checks(self):
+        s = self.server
+        s.close_clients()
+        self.assertTrue(s.alive(), s.log())
+        eventually(lambda: s.ask("GET", "/health", timeout=1)[0] == 200, 1, "/health is green")
+        if self.control:
+            self.assertEqual(self.run_control(), self.control)
+        eventually(lambda: s.metric("gloss:num_requests_running") == 0 and
+                   s.metric("gloss:num_requests_waiting") == 0, 5, "no request is left")
+        eventually(lambda: s.metric("gloss:kv_cache_usage_perc") == 0, 5, "pages are back")
+        eventually(lambda: s.descriptors() <= self.fds + 1, 5,
+                   f"descriptors back at {self.fds}: {s.descriptors()}")
