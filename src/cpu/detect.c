@@ -9,6 +9,7 @@
 
 float kern_e8m0[256];
 _Alignas(64) uint16_t kern_mx_bf16[256][32];
+_Alignas(64) uint8_t kern_mx_byte[256][2][16];
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -87,8 +88,12 @@ static void fill_tables(void)
 {
     for (int s = 0; s < 256; s++) {
         kern_e8m0[s] = e8m0_f32((uint8_t)s);
-        for (int i = 0; i < 32; i++)
-            kern_mx_bf16[s][i] = f32_bf16(e2m1_f32[i & 15] * kern_e8m0[s]);
+        for (int i = 0; i < 32; i++) {
+            uint16_t h = f32_bf16(e2m1_f32[i & 15] * kern_e8m0[s]);
+            kern_mx_bf16[s][i] = h;
+            kern_mx_byte[s][0][i & 15] = (uint8_t)h;
+            kern_mx_byte[s][1][i & 15] = (uint8_t)(h >> 8);
+        }
     }
 }
 

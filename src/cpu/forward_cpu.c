@@ -87,7 +87,6 @@ struct cpu {
     struct pool *pool;
     enum arith arith;
     bool need_f, need_h; /* forms of struct acts in use */
-    bool need_tmp;       /* MXFP4 or input-major experts present */
     double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
     int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
 
@@ -293,7 +292,12 @@ static void phase_qkv(struct cpu *c, int t, int layer)
         float *y = kind == 0 ? c->q + head * d : c->scratch[t].head;
         size_t ld = kind == 0 ? (size_t)s->n_head * (size_t)d : (size_t)d;
         mul_mat(c, w, head * d, (head + 1) * d,
-                &(struct io){.x = x, .n_row = n_row, .bias = bias, .y = y, .ld_y = ld});
+                &(struct io){.x = x,
+                             .n_row = n_row,
+                             .bias = bias,
+                             .y = y,
+                             .ld_y = ld,
+                             .tmp = c->scratch[t].tmp});
         float scale = kind == 0 ? 1.0f / sqrtf((float)d) : 1.0f;
         for (int r = 0; r < n_row && kind != 2; r++)
             c->k.rope(y + (size_t)r * ld, c->cos + r * half, c->sin + r * half, half, scale);
@@ -383,7 +387,8 @@ static void phase_out(struct cpu *c, int t, int layer)
                              .bias = l->bo,
                              .y = c->x + lo,
                              .ld_y = (size_t)l->o.n_out,
-                             .add = true});
+                             .add = true,
+                             .tmp = c->scratch[t].tmp});
 }
 
 /* Chooses the experts of every row and numbers the slots; each worker for itself. */
@@ -431,7 +436,8 @@ static void phase_router(struct cpu *c, int t, int layer, const struct acts **x)
                     .n_row = n_row,
                     .bias = l->b_router + lo,
                     .y = v + lo,
-                    .ld_y = (size_t)s->n_expert};
+                    .ld_y = (size_t)s->n_expert,
+                    .tmp = c->scratch[t].tmp};
     if (lo < hi)
         c->k.mul_f32[DT_F32](&m);
     if (!own)
@@ -530,7 +536,11 @@ static void phase_logits(struct cpu *c, int t)
     if (lo == hi)
         return;
     mul_mat(c, &c->w->unembed, lo, hi,
-            &(struct io){.x = x, .n_row = n, .y = c->logits + lo, .ld_y = (size_t)s->n_vocab});
+            &(struct io){.x = x,
+                         .n_row = n,
+                         .y = c->logits + lo,
+                         .ld_y = (size_t)s->n_vocab,
+                         .tmp = c->scratch[t].tmp});
     for (int i = n - 1; i >= 0; i--) {
         if (finite_all(c->logits + (size_t)i * (size_t)s->n_vocab + lo, hi - lo))
             continue;
@@ -675,8 +685,9 @@ static void carve_scratch(struct carve *k, const struct cpu *c, struct scratch *
     s->pair = carve(k, R * 2 * PAIR_CHUNK, sizeof(float));
     s->swiglu = carve(k, PAIR_CHUNK, sizeof(float));
     s->down = carve(k, c->n_down, sizeof(float));
-    size_t n_in = d > (size_t)p->d_ff ? d : (size_t)p->d_ff;
-    s->tmp = c->need_tmp ? carve(k, MUL_TMP_OUT * n_in, sizeof(float)) : NULL;
+    size_t n_in = d > (size_t)p->d_ff ? d : (size_t)p->d_ff, n_attn = (size_t)p->n_head * dh;
+    n_in = n_in > n_attn ? n_in : n_attn;
+    s->tmp = carve(k, 1, mul_tmp((int)n_in));
     s->expert = carve(k, R * K, sizeof(int32_t));
     s->weight = carve(k, R * K, sizeof(float));
     s->slot = carve(k, R * K, sizeof(int32_t));
@@ -822,7 +833,6 @@ static void need_of(struct cpu *c, bool mx, bool in_major, enum dtype t)
         c->need_h = true;
     else
         c->need_f = true;
-    c->need_tmp |= mx || in_major;
 }
 
 status backend_cpu_open(const struct weights *w, const struct backend_opts *opts,

@@ -39,9 +39,16 @@ struct mul {
     float *y;          /* [n_row, ld_y] */
     size_t ld_y;
     bool add;
-    void *tmp; /* MUL_TMP_OUT * n_in floats for MXFP4 and input-major weights, else unused */
+    void *tmp; /* mul_tmp(n_in) bytes of the worker's own */
 };
-enum { MUL_TMP_OUT = 32 };
+enum { MUL_TMP_OUT = 32, MUL_TMP_BYTES = 1 << 19 };
+
+/* Room for the blocks of a product of many rows, or MUL_TMP_OUT decoded outputs. */
+static inline size_t mul_tmp(int n_in)
+{
+    size_t outputs = (size_t)MUL_TMP_OUT * (size_t)n_in * sizeof(float);
+    return outputs > MUL_TMP_BYTES ? outputs : MUL_TMP_BYTES;
+}
 
 /* Attention of the n_q query heads of one key head over slots [lo, hi) of one page, as one step of
  * an online softmax. Begin a row with m = sink, l = 1, acc = 0: the sink is then simply a key
@@ -126,5 +133,7 @@ void kern_neon_init(struct cpu_kern *k);
  * included. */
 extern float kern_e8m0[256];
 extern uint16_t kern_mx_bf16[256][32];
+/* The low and the high bytes of these 16 values. */
+extern uint8_t kern_mx_byte[256][2][16];
 
 #endif

@@ -7,9 +7,13 @@
 
 #define VF __m256
 #define VF_W 8
-#define MUL_NR 2
+#define MUL_NR 3
+#define MUL_IN_NR 2
 #define ATTN_NQ 4
-#define MX_UNIT 0.5f
+/* A macro: gcc 12 takes a function that only prefetches for one without effect. */
+#define vf_fetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define MX_GROUP 2
+#define MX_NO_ONE 4
 
 static inline __m256i first_n(int n)
 {
@@ -113,19 +117,46 @@ static inline VF vf_round_bf16(VF v)
     __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_blendv_epi8(up, quiet, nan), top));
 }
-/* Nibbles to twice their value by byte shuffle, low and high interleaved, then to floats. */
-static inline void vf_mx_block(const uint8_t *p, VF v[4])
+/* Two tables or blocks side by side; the second is absent when n is 1. */
+static inline __m256i pair(const void *a, const void *b, int n)
 {
-    const __m128i table = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-    const __m128i nibble = _mm_set1_epi8(15);
-    __m128i b = _mm_loadu_si128((const __m128i *)p);
-    __m128i lo = _mm_shuffle_epi8(table, _mm_and_si128(b, nibble));
-    __m128i hi = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(b, 4), nibble));
-    __m128i first = _mm_unpacklo_epi8(lo, hi), last = _mm_unpackhi_epi8(lo, hi);
-    v[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(first));
-    v[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(first, 8)));
-    v[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(last));
-    v[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(last, 8)));
+    __m256i v = _mm256_zextsi128_si256(_mm_loadu_si128(a));
+    return n == 2 ? _mm256_inserti128_si256(v, _mm_loadu_si128(b), 1) : v;
+}
+/* Two blocks, one in each half. A byte shuffle looks up the low and one the high byte of each value
+ * as bf16, scale included (kern_mx_byte); pairs of them widen by a shift or a mask. So, in each
+ * half, v[0] holds inputs 0 4 8 12, v[1] 2 6 10 14, v[4] 1 5 9 13, v[5] 3 7 11 15, the others the
+ * same of the inputs from 16 on. */
+static inline void vf_mx_load(const uint8_t *p, const uint8_t *s, int n, VF v[8])
+{
+    const __m256i nibble = _mm256_set1_epi8(15), top = _mm256_set1_epi32((int)0xffff0000);
+    const uint8_t(*t0)[16] = kern_mx_byte[s[0]], (*t1)[16] = kern_mx_byte[s[n - 1]];
+    __m256i low = pair(t0[0], t1[0], n), high = pair(t0[1], t1[1], n), b = pair(p, p + 16, n);
+    __m256i c[2] = {_mm256_and_si256(b, nibble), _mm256_and_si256(_mm256_srli_epi16(b, 4), nibble)};
+    for (int i = 0; i < 2; i++) {
+        __m256i l = _mm256_shuffle_epi8(low, c[i]), h = _mm256_shuffle_epi8(high, c[i]);
+        __m256i w[2] = {_mm256_unpacklo_epi8(l, h), _mm256_unpackhi_epi8(l, h)};
+        for (int j = 0; j < 2; j++) {
+            v[4 * i + 2 * j] = _mm256_castsi256_ps(_mm256_slli_epi32(w[j], 16));
+            v[4 * i + 2 * j + 1] = _mm256_castsi256_ps(_mm256_and_si256(w[j], top));
+        }
+    }
+}
+static inline void vf_mx_x(const float *x, int n, VF v[8])
+{
+    for (int j = 0; j < 2; j++, x += 16) {
+        VF r[4], t[4];
+        for (int i = 0; i < 4; i++)
+            r[i] = _mm256_castsi256_ps(pair(x + 4 * i, x + 32 + 4 * i, n));
+        t[0] = _mm256_unpacklo_ps(r[0], r[1]);
+        t[1] = _mm256_unpackhi_ps(r[0], r[1]);
+        t[2] = _mm256_unpacklo_ps(r[2], r[3]);
+        t[3] = _mm256_unpackhi_ps(r[2], r[3]);
+        v[2 * j] = _mm256_shuffle_ps(t[0], t[2], 0x44);
+        v[2 * j + 4] = _mm256_shuffle_ps(t[0], t[2], 0xee);
+        v[2 * j + 1] = _mm256_shuffle_ps(t[1], t[3], 0x44);
+        v[2 * j + 5] = _mm256_shuffle_ps(t[1], t[3], 0xee);
+    }
 }
 
 #include "cpu/kern_simd.h"

@@ -14,9 +14,13 @@
 
 #define VF __m512
 #define VF_W 16
-#define MUL_NR 4
+#define MUL_NR 6
+#define MUL_IN_NR 4
 #define ATTN_NQ 8
-#define MX_UNIT 1.0f
+/* A macro: gcc 12 takes a function that only prefetches for one without effect. */
+#define vf_fetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#define MX_GROUP 1
+#define MX_NO_ONE 8
 
 static inline __mmask16 first_n(int n)
 {
@@ -121,18 +125,29 @@ static inline __m512i mx_bf16(const uint8_t *p, const uint16_t table[32])
     d = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x0824082008040800), d);
     return _mm512_permutexvar_epi16(d, _mm512_load_si512(table));
 }
-static inline void vf_mx_block(const uint8_t *p, VF v[2])
+static inline void vf_mx_load(const uint8_t *p, const uint8_t *s, int n, VF v[2])
 {
-    __m512i w = mx_bf16(p, kern_mx_bf16[127]);
+    (void)n;
+    __m512i w = mx_bf16(p, kern_mx_bf16[*s]);
     v[0] = widen(_mm512_castsi512_si256(w));
     v[1] = widen(_mm512_extracti64x4_epi64(w, 1));
+}
+static inline void vf_mx_x(const float *x, int n, VF v[2])
+{
+    (void)n;
+    v[0] = vf_load(x);
+    v[1] = vf_load(x + 16);
 }
 
 #include "cpu/kern_simd.h"
 
 /* ---- products on bf16 pairs ------------------------------------------------------------------ */
 
-enum { DP_IN = 32 }; /* inputs per instruction: also an MXFP4 block */
+enum {
+    DP_IN = 32,   /* inputs per instruction: also an MXFP4 block */
+    DP_NR = 4,    /* rows of x per tile */
+    DP_EXPAND = 8 /* from so many rows on, MXFP4 is decoded once into tmp */
+};
 
 INLINE __m512bh dp_load(const void *p)
 {
@@ -151,8 +166,8 @@ INLINE __m512bh dp_load_n(const void *p, int n)
 INLINE void dp_tile(bool mx, int no, int nr, const struct mul *m, const uint8_t *w,
                     const uint8_t *scale, int o, int r)
 {
-    __m512 acc[MUL_NO_ONE][MUL_NR];
-    const uint16_t *x[MUL_NR];
+    __m512 acc[MUL_NO_ONE][DP_NR];
+    const uint16_t *x[DP_NR];
     int n_in = m->n_in, n_block = n_in / DP_IN, b = 0;
     size_t ld = mx ? (size_t)n_block * MX_BYTES : (size_t)n_in * 2;
     const uint8_t *ahead = w + (size_t)no * ld;
@@ -162,7 +177,7 @@ INLINE void dp_tile(bool mx, int no, int nr, const struct mul *m, const uint8_t 
         UNROLL for (int i = 0; i < no; i++) acc[i][j] = _mm512_setzero_ps();
     }
     for (; b < n_block; b++) {
-        __m512bh xv[MUL_NR];
+        __m512bh xv[DP_NR];
         UNROLL for (int j = 0; j < nr; j++) xv[j] = dp_load(x[j] + b * DP_IN);
         if (nr == 1 && no > 1) {
             const int step = no * (mx ? MX_BYTES : 64);
@@ -207,8 +222,8 @@ INLINE void dp_block(bool mx, const struct mul *m, const uint8_t *w, const uint8
                      int n)
 {
     int r = 0;
-    for (; r + MUL_NR <= m->n_row; r += MUL_NR)
-        dp_stripe(mx, MUL_NR, m, w, scale, o0, n, r);
+    for (; r + DP_NR <= m->n_row; r += DP_NR)
+        dp_stripe(mx, DP_NR, m, w, scale, o0, n, r);
     for (; r + 2 <= m->n_row; r += 2)
         dp_stripe(mx, 2, m, w, scale, o0, n, r);
     if (r < m->n_row)
@@ -237,7 +252,7 @@ static void mul_mx_bf16(const struct mul *m)
         int n = min_int(MUL_TMP_OUT, m->n_out - o);
         const uint8_t *w = (const uint8_t *)m->w + (size_t)o * n_block * MX_BYTES;
         const uint8_t *scale = m->scale + (size_t)o * n_block;
-        if (m->n_row < MUL_EXPAND_ROWS) {
+        if (m->n_row < DP_EXPAND) {
             dp_block(true, m, w, scale, o, n);
             continue;
         }

@@ -8,9 +8,13 @@
 
 #define VF float32x4_t
 #define VF_W 4
-#define MUL_NR 4
+#define MUL_NR 6
+#define MUL_IN_NR 4
 #define ATTN_NQ 8
-#define MX_UNIT 0.5f
+/* A macro: gcc 12 takes a function that only prefetches for one without effect. */
+#define vf_fetch(p) __builtin_prefetch(p)
+#define MX_GROUP 1
+#define MX_NO_ONE 8
 
 static inline VF vf_zero(void)
 {
@@ -109,8 +113,10 @@ static inline VF vf_round_bf16(VF v)
     return vreinterpretq_f32_u32(vandq_u32(r, vdupq_n_u32(0xffff0000)));
 }
 /* Nibbles to twice their value by table, low and high interleaved, then to floats. */
-static inline void vf_mx_block(const uint8_t *p, VF v[8])
+static inline void vf_mx_load(const uint8_t *p, const uint8_t *s, int n, VF v[8])
 {
+    (void)n;
+    VF unit = vdupq_n_f32(kern_e8m0[*s] * 0.5f);
     static const int8_t twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     int8x16_t table = vld1q_s8(twice);
     uint8x16_t b = vld1q_u8(p);
@@ -120,10 +126,17 @@ static inline void vf_mx_block(const uint8_t *p, VF v[8])
     for (int i = 0; i < 2; i++) {
         int16x8_t h[2] = {vmovl_s8(vget_low_s8(z[i])), vmovl_s8(vget_high_s8(z[i]))};
         for (int j = 0; j < 2; j++) {
-            v[4 * i + 2 * j] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(h[j])));
-            v[4 * i + 2 * j + 1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(h[j])));
+            v[4 * i + 2 * j] = vmulq_f32(unit, vcvtq_f32_s32(vmovl_s16(vget_low_s16(h[j]))));
+            v[4 * i + 2 * j + 1] = vmulq_f32(unit, vcvtq_f32_s32(vmovl_s16(vget_high_s16(h[j]))));
         }
     }
+}
+
+static inline void vf_mx_x(const float *x, int n, VF v[8])
+{
+    (void)n;
+    for (int i = 0; i < 8; i++)
+        v[i] = vf_load(x + 4 * i);
 }
 
 #include "cpu/kern_simd.h"

@@ -3,7 +3,9 @@
  * Included by exactly one place in each kern_<set>.c, which has defined before:
  *
  *   VF, VF_W              the vector of floats and its width
- *   MUL_NR                rows of x that a product tile holds (accumulators: 4 outputs x MUL_NR)
+ *   MUL_NR                rows of x that a product tile holds: 4 x MUL_NR accumulators, MUL_NR
+ *                         vectors of x and one of w at once in the registers
+ *   MUL_IN_NR             the same of the input-major products: 2 x MUL_IN_NR accumulators
  *   ATTN_NQ               query heads that an attention tile holds
  *   vf_zero() vf_set1(f)  vf_load(p) vf_load_n(p, n) vf_store(p, v) vf_store_n(p, v, n)
  *   vf_load_bf16(p) vf_load_f16(p)     VF_W elements at any address, widened
@@ -15,15 +17,23 @@
  *   vf_ldexp(v, n)        v * 2^n for whole n in [-126, 127]
  *   vf_load2(p, &a, &b)   2 * VF_W floats, even ones to a, odd ones to b
  *   vf_round_bf16(v)      to the nearest bf16, ties to even, NaN kept
- *   vf_mx_block(p, v)     the 32 codes of an MXFP4 block, in order, to v[32 / VF_W]; the values are
- *                         e2m1 / MX_UNIT
- *   MX_UNIT
+ *   vf_fetch(p)           asks for the cache line at p (any address)
+ *   MX_NO_ONE             outputs per tile of MXFP4 rows times a single row, at most MUL_NO_ONE
+ *   MX_GROUP              MXFP4 blocks that are decoded together
+ *   vf_mx_load(p, s, n, v)  n <= MX_GROUP blocks of a row, codes p and scale bytes s, exact, to
+ *                         v[MX_VEC]; in any order of the inputs that depends on n alone; with
+ *                         n < MX_GROUP the lanes that are left are zero
+ *   vf_mx_x(x, n, v)      the same n * 32 inputs of x in the same order
  *
  * _n forms touch n < VF_W elements only; lanes beyond are zero. Everything is forced inline and the
  * tile sizes are constants at each call, so the loops over tiles unroll into registers.
  *
- * Chains (kern.h, row invariance): an output's products are added by lane k mod VF_W in ascending
- * k, then vf_sum. Every tile shape does exactly that.
+ * Chains (kern.h, row invariance): inputs are cut into vectors, dense rows in ascending order,
+ * MXFP4 rows as vf_mx_load gives them; an output's products are added lane by lane, vector after
+ * vector, then vf_sum. Every tile shape does exactly that.
+ *
+ * One row streams the weights from memory and prefetches them. Several rows are a matrix product
+ * (mul_many): blocks of inputs and outputs, so that what the innermost loop reads lies in L1.
  */
 #include "cpu/kern.h"
 
@@ -37,13 +47,17 @@
 enum wtype { W_F32, W_F16, W_BF16, W_MX };
 
 enum {
-    MX_IN = 32,     /* inputs per MXFP4 block */
-    MX_BYTES = 16,  /* their codes */
+    MX_IN = 32,    /* inputs per MXFP4 block */
+    MX_BYTES = 16, /* their codes */
+    MX_VEC = MX_GROUP * MX_IN / VF_W,
     MUL_NO = 4,     /* outputs per tile */
     MUL_NO_ONE = 8, /* the same for a single row: as many chains as the adders' latency needs */
-    MUL_EXPAND_ROWS = 8, /* from so many rows on, MXFP4 is decoded once into tmp */
-    ATTN_BLOCK = 64      /* keys per softmax update; cut at multiples within the page */
+    MANY_IN = 512,  /* inputs, outputs and rows of a block of mul_many */
+    MANY_OUT = 128,
+    MANY_ROW = 48,
+    ATTN_BLOCK = 64 /* keys per softmax update; cut at multiples within the page */
 };
+_Static_assert(MANY_ROW * 4 * (MANY_IN + MANY_OUT * VF_W) <= MUL_TMP_BYTES, "struct mul's tmp");
 
 INLINE size_t w_bytes(enum wtype t)
 {
@@ -107,146 +121,247 @@ INLINE const float *mul_x(const struct mul *m, int r)
     return (const float *)m->x + (size_t)(m->row ? m->row[r] : r) * m->ld_x;
 }
 
-/* Outputs [o, o + no) of rows [r, r + nr); w and scale are those of output o. */
-INLINE void mul_tile(enum wtype t, int no, int nr, const struct mul *m, const uint8_t *w,
-                     const uint8_t *scale, int o, int r)
+/* n inputs of a row of weights from p on (MXFP4: blocks, with their scales), and the same of x, as
+ * vectors: the only places that know how each type is cut. n is at most one step's. */
+INLINE int step_in(enum wtype t)
 {
-    VF acc[MUL_NO_ONE][MUL_NR];
-    const float *x[MUL_NR];
-    int n_in = m->n_in, n_block = n_in / MX_IN;
-    size_t ld = t == W_MX ? (size_t)n_block * MX_BYTES : (size_t)n_in * w_bytes(t);
-    UNROLL for (int j = 0; j < nr; j++)
-    {
-        x[j] = mul_x(m, r + j);
-        UNROLL for (int i = 0; i < no; i++) acc[i][j] = vf_zero();
-    }
-    if (t == W_MX) {
-        for (int b = 0; b < n_block; b++) {
-            UNROLL for (int i = 0; i < no; i++)
-            {
-                VF v[MX_IN / VF_W];
-                VF s = vf_set1(kern_e8m0[scale[i * n_block + b]] * MX_UNIT);
-                vf_mx_block(w + (size_t)i * ld + (size_t)b * MX_BYTES, v);
-                UNROLL for (int k = 0; k < MX_IN / VF_W; k++)
-                {
-                    v[k] = vf_mul(v[k], s);
-                    UNROLL for (int j = 0; j < nr; j++) acc[i][j] =
-                        vf_fma(v[k], vf_load(x[j] + b * MX_IN + k * VF_W), acc[i][j]);
-                }
-            }
-        }
-    } else {
-        int k = 0;
-        for (; k + VF_W <= n_in; k += VF_W) {
-            VF xv[MUL_NR];
-            UNROLL for (int j = 0; j < nr; j++) xv[j] = vf_load(x[j] + k);
-            UNROLL for (int i = 0; i < no; i++)
-            {
-                VF wv = w_load(t, w + (size_t)i * ld + (size_t)k * w_bytes(t));
-                UNROLL for (int j = 0; j < nr; j++) acc[i][j] = vf_fma(wv, xv[j], acc[i][j]);
-            }
-        }
-        if (k < n_in) {
-            UNROLL for (int i = 0; i < no; i++)
-            {
-                VF wv = w_load_n(t, w + (size_t)i * ld + (size_t)k * w_bytes(t), n_in - k);
-                UNROLL for (int j = 0; j < nr; j++) acc[i][j] =
-                    vf_fma(wv, vf_load_n(x[j] + k, n_in - k), acc[i][j]);
-            }
-        }
-    }
+    return t == W_MX ? MX_GROUP * MX_IN : VF_W;
+}
+
+INLINE void step_w(enum wtype t, const uint8_t *p, const uint8_t *scale, int n, VF *v)
+{
+    if (t == W_MX && n == MX_GROUP * MX_IN)
+        vf_mx_load(p, scale, MX_GROUP, v);
+    else if (t == W_MX)
+        vf_mx_load(p, scale, 1, v);
+    else
+        v[0] = n == VF_W ? w_load(t, p) : w_load_n(t, p, n);
+}
+
+INLINE void step_x(enum wtype t, const float *x, int n, VF *v)
+{
+    if (t == W_MX && n == MX_GROUP * MX_IN)
+        vf_mx_x(x, MX_GROUP, v);
+    else if (t == W_MX)
+        vf_mx_x(x, 1, v);
+    else
+        v[0] = n == VF_W ? vf_load(x) : vf_load_n(x, n);
+}
+
+/* Bytes of n inputs of a row of weights. */
+INLINE size_t row_bytes(enum wtype t, int n)
+{
+    return t == W_MX ? (size_t)n / MX_IN * MX_BYTES : (size_t)n * w_bytes(t);
+}
+
+/* Adds n inputs from k on to `no` outputs of one row; x is the row's vectors of this step. They are
+ * read again for each output: kept in registers they would push out the accumulators. */
+INLINE void one_step(enum wtype t, int no, const uint8_t *w, size_t ld, const uint8_t *scale,
+                     int n_block, int k, int n, const float *x, VF *acc)
+{
+    const int vectors = t == W_MX ? MX_VEC : 1;
     UNROLL for (int i = 0; i < no; i++)
     {
-        UNROLL for (int j = 0; j < nr; j++) mul_put(m, r + j, o + i, vf_sum(acc[i][j]));
+        VF v[MX_VEC];
+        step_w(t, w + (size_t)i * ld + row_bytes(t, k), scale + i * n_block + k / MX_IN, n, v);
+        if (vectors > 1)
+            __asm__("" : "+r"(x));
+        UNROLL for (int j = 0; j < vectors; j++) acc[i] =
+            vf_fma(v[j], vf_load(x + j * VF_W), acc[i]);
     }
 }
 
-/* Outputs [o0, o0 + n) of rows [r, r + nr). */
-INLINE void mul_stripe(enum wtype t, int nr, const struct mul *m, const uint8_t *w,
-                       const uint8_t *scale, int o0, int n, int r)
+/* Outputs [o, o + no) of the only row, x as vectors. MXFP4 rows side by side defeat the hardware's
+ * prefetcher, so each step fetches as much of the next tile; longer rows do better alone. */
+INLINE void one_tile(enum wtype t, int no, const struct mul *m, const float *x, int o)
 {
-    int n_block = m->n_in / MX_IN, o = 0;
-    size_t ld = t == W_MX ? (size_t)n_block * MX_BYTES : (size_t)m->n_in * w_bytes(t);
-    const int no = nr == 1 ? MUL_NO_ONE : MUL_NO;
-    for (; o + no <= n; o += no)
-        mul_tile(t, no, nr, m, w + (size_t)o * ld, scale + o * n_block, o0 + o, r);
-    for (; o < n; o++)
-        mul_tile(t, 1, nr, m, w + (size_t)o * ld, scale + o * n_block, o0 + o, r);
-}
-
-/* Blocks of MUL_TMP_OUT outputs, small enough for L2, meet all rows before the next block. */
-INLINE void mul_block(enum wtype t, const struct mul *m, const uint8_t *w, const uint8_t *scale,
-                      int o0, int n)
-{
-    int r = 0;
-    for (; r + MUL_NR <= m->n_row; r += MUL_NR)
-        mul_stripe(t, MUL_NR, m, w, scale, o0, n, r);
-    if (MUL_NR > 2 && r + 2 <= m->n_row) {
-        mul_stripe(t, 2, m, w, scale, o0, n, r);
-        r += 2;
+    const int in = step_in(t), vectors = t == W_MX ? MX_VEC : 1;
+    int n_in = m->n_in, n_block = n_in / MX_IN, k = 0;
+    size_t ld = row_bytes(t, n_in);
+    const uint8_t *w = (const uint8_t *)m->w + (size_t)o * ld;
+    const uint8_t *scale = t == W_MX ? m->scale + (size_t)o * (size_t)n_block : NULL;
+    const uint8_t *ahead = w + (size_t)no * ld;
+    VF acc[MUL_NO_ONE];
+    UNROLL for (int i = 0; i < no; i++) acc[i] = vf_zero();
+    for (; k + in <= n_in; k += in, x += vectors * VF_W) {
+        const size_t step = row_bytes(t, in) * (size_t)no;
+        if (t == W_MX && no > 1) {
+            for (size_t p = 0; p < step; p += 64)
+                vf_fetch(ahead + p);
+        }
+        ahead += step;
+        one_step(t, no, w, ld, scale, n_block, k, in, x, acc);
     }
-    for (; r < m->n_row; r++)
-        mul_stripe(t, 1, m, w, scale, o0, n, r);
+    if (k < n_in)
+        one_step(t, no, w, ld, scale, n_block, k, n_in - k, x, acc);
+    UNROLL for (int i = 0; i < no; i++) mul_put(m, 0, o + i, vf_sum(acc[i]));
 }
 
-INLINE void mul_dense(enum wtype t, const struct mul *m)
+INLINE void mul_one(enum wtype t, const struct mul *m)
 {
-    size_t ld = (size_t)m->n_in * w_bytes(t);
+    const int in = step_in(t), vectors = t == W_MX ? MX_VEC : 1;
+    const float *from = mul_x(m, 0);
+    float *x = m->tmp, *to = x;
+    for (int k = 0; k < m->n_in; k += in, to += vectors * VF_W) {
+        VF v[MX_VEC];
+        step_x(t, from + k, min_int(in, m->n_in - k), v);
+        UNROLL for (int j = 0; j < vectors; j++) vf_store(to + j * VF_W, v[j]);
+    }
+    const int no = t == W_MX ? MX_NO_ONE : MUL_NO_ONE;
+    int o = 0;
+    for (; o + no <= m->n_out; o += no)
+        one_tile(t, no, m, x, o);
+    for (; o < m->n_out; o++)
+        one_tile(t, 1, m, x, o);
+}
+
+/* acc[MUL_NO, nr] += w x over n_vec vectors: w [n_vec, MUL_NO], x [n_vec, nr], all of vectors. */
+INLINE void many_tile(int nr, int n_vec, const float *w, const float *x, float *acc, bool first)
+{
+    VF a[MUL_NO][MUL_NR];
+    UNROLL for (int i = 0; i < MUL_NO; i++)
+    {
+        UNROLL for (int j = 0; j < nr; j++) a[i][j] =
+            first ? vf_zero() : vf_load(acc + (i * nr + j) * VF_W);
+    }
+    for (int k = 0; k < n_vec; k++, w += MUL_NO * VF_W, x += nr * VF_W) {
+        VF xv[MUL_NR];
+        UNROLL for (int j = 0; j < nr; j++) xv[j] = vf_load(x + j * VF_W);
+        UNROLL for (int i = 0; i < MUL_NO; i++)
+        {
+            VF wv = vf_load(w + i * VF_W);
+            UNROLL for (int j = 0; j < nr; j++) a[i][j] = vf_fma(wv, xv[j], a[i][j]);
+        }
+    }
+    UNROLL for (int i = 0; i < MUL_NO; i++)
+    {
+        UNROLL for (int j = 0; j < nr; j++) vf_store(acc + (i * nr + j) * VF_W, a[i][j]);
+    }
+}
+
+/* Rows of the tile that begins with row r of n. */
+INLINE int many_nr(int r, int n)
+{
+    return n - r >= MUL_NR ? MUL_NR : n - r >= 2 ? 2 : 1;
+}
+
+/* Inputs [k, k + n_k) of rows [r0, r0 + n_row), tile by tile: x [tile][vector, nr]. */
+INLINE void many_pack_x(enum wtype t, const struct mul *m, int r0, int n_row, int k, int n_k,
+                        int n_vec, float *x)
+{
+    const int in = step_in(t), vectors = t == W_MX ? MX_VEC : 1;
+    for (int r = 0, nr; r < n_row; r += nr, x += (size_t)n_vec * (size_t)nr * VF_W) {
+        nr = many_nr(r, n_row);
+        for (int j = 0; j < nr; j++) {
+            const float *from = mul_x(m, r0 + r + j) + k;
+            float *to = x + j * VF_W;
+            for (int i = 0; i < n_k; i += in) {
+                VF v[MX_VEC];
+                step_x(t, from + i, min_int(in, n_k - i), v);
+                UNROLL for (int l = 0; l < vectors; l++, to += nr * VF_W) vf_store(to, v[l]);
+            }
+        }
+    }
+}
+
+/* The same inputs of up to MUL_NO outputs from o on: w [vector, MUL_NO], zero for those beyond. The
+ * next outputs' are fetched meanwhile. */
+INLINE void many_pack_w(enum wtype t, const struct mul *m, int o, int no, int k, int n_k, float *w)
+{
+    const int in = step_in(t), vectors = t == W_MX ? MX_VEC : 1;
+    size_t ld = row_bytes(t, m->n_in), n_block = (size_t)m->n_in / MX_IN;
+    for (int i = 0; i < MUL_NO; i++) {
+        const uint8_t *from = (const uint8_t *)m->w + (size_t)(o + i) * ld + row_bytes(t, k);
+        const uint8_t *scale = t == W_MX ? m->scale + (size_t)(o + i) * n_block + k / MX_IN : NULL;
+        float *to = w + i * VF_W;
+        for (int j = 0; j < n_k; j += in) {
+            VF v[MX_VEC];
+            if (i < no) {
+                const uint8_t *p = from + row_bytes(t, j);
+                vf_fetch(p + MUL_NO * ld);
+                step_w(t, p, scale + j / MX_IN, min_int(in, n_k - j), v);
+            } else {
+                UNROLL for (int l = 0; l < vectors; l++) v[l] = vf_zero();
+            }
+            UNROLL for (int l = 0; l < vectors; l++, to += MUL_NO * VF_W) vf_store(to, v[l]);
+        }
+    }
+}
+
+/* Outputs [o0, o0 + n_out) of rows [r0, r0 + n_row), which fit m->tmp. */
+INLINE void many_block(enum wtype t, const struct mul *m, int o0, int n_out, int r0, int n_row)
+{
+    const int in = step_in(t), vectors = t == W_MX ? MX_VEC : 1;
+    float w[MUL_NO * MANY_IN];
+    float *x = m->tmp, *acc = x + MANY_ROW * MANY_IN;
+    for (int k = 0; k < m->n_in; k += MANY_IN) {
+        int n_k = min_int(MANY_IN, m->n_in - k), n_vec = (n_k + in - 1) / in * vectors;
+        many_pack_x(t, m, r0, n_row, k, n_k, n_vec, x);
+        for (int o = 0; o < n_out; o += MUL_NO) {
+            many_pack_w(t, m, o0 + o, min_int(MUL_NO, n_out - o), k, n_k, w);
+            for (int r = 0, nr; r < n_row; r += nr) {
+                const float *xt = x + (size_t)r * (size_t)n_vec * VF_W;
+                float *at = acc + ((size_t)o * MANY_ROW + (size_t)(r * MUL_NO)) * VF_W;
+                nr = many_nr(r, n_row);
+                if (nr == MUL_NR)
+                    many_tile(MUL_NR, n_vec, w, xt, at, k == 0);
+                else if (nr == 2)
+                    many_tile(2, n_vec, w, xt, at, k == 0);
+                else
+                    many_tile(1, n_vec, w, xt, at, k == 0);
+            }
+        }
+    }
+    for (int o = 0; o < n_out; o++) {
+        for (int r = 0, nr; r < n_row; r += nr) {
+            nr = many_nr(r, n_row);
+            const float *at = acc + ((size_t)(o / MUL_NO * MUL_NO) * MANY_ROW +
+                                     (size_t)(r * MUL_NO + o % MUL_NO * nr)) *
+                                        VF_W;
+            for (int j = 0; j < nr; j++, at += VF_W)
+                mul_put(m, r0 + r + j, o0 + o, vf_sum(vf_load(at)));
+        }
+    }
+}
+
+/* A block of outputs stays in the caches while all rows meet it. */
+INLINE void mul_any(enum wtype t, const struct mul *m)
+{
     if (m->n_row == 1) {
-        mul_stripe(t, 1, m, m->w, NULL, 0, m->n_out, 0);
+        mul_one(t, m);
         return;
     }
-    for (int o = 0; o < m->n_out; o += MUL_TMP_OUT)
-        mul_block(t, m, (const uint8_t *)m->w + (size_t)o * ld, NULL, o,
-                  min_int(MUL_TMP_OUT, m->n_out - o));
+    for (int o = 0; o < m->n_out; o += MANY_OUT)
+        for (int r = 0; r < m->n_row; r += MANY_ROW)
+            many_block(t, m, o, min_int(MANY_OUT, m->n_out - o), r,
+                       min_int(MANY_ROW, m->n_row - r));
 }
 
 static void mul_f32(const struct mul *m)
 {
-    mul_dense(W_F32, m);
+    mul_any(W_F32, m);
 }
 
 static void mul_f16(const struct mul *m)
 {
-    mul_dense(W_F16, m);
+    mul_any(W_F16, m);
 }
 
 static void mul_bf16_f32(const struct mul *m)
 {
-    mul_dense(W_BF16, m);
+    mul_any(W_BF16, m);
 }
 
 static void mul_mx_f32(const struct mul *m)
 {
-    size_t n_block = (size_t)m->n_in / MX_IN;
-    if (m->n_row == 1) {
-        mul_stripe(W_MX, 1, m, m->w, m->scale, 0, m->n_out, 0);
-        return;
-    }
-    for (int o = 0; o < m->n_out; o += MUL_TMP_OUT) {
-        int n = min_int(MUL_TMP_OUT, m->n_out - o);
-        const uint8_t *w = (const uint8_t *)m->w + (size_t)o * n_block * MX_BYTES;
-        const uint8_t *scale = m->scale + (size_t)o * n_block;
-        if (m->n_row < MUL_EXPAND_ROWS) {
-            mul_block(W_MX, m, w, scale, o, n);
-            continue;
-        }
-        float *tmp = m->tmp;
-        for (size_t b = 0; b < (size_t)n * n_block; b++) {
-            VF v[MX_IN / VF_W], s = vf_set1(kern_e8m0[scale[b]] * MX_UNIT);
-            vf_mx_block(w + b * MX_BYTES, v);
-            UNROLL for (int k = 0; k < MX_IN / VF_W; k++)
-                vf_store(tmp + b * MX_IN + k * VF_W, vf_mul(v[k], s));
-        }
-        mul_block(W_F32, m, (const uint8_t *)tmp, NULL, o, n);
-    }
+    mul_any(W_MX, m);
 }
 
 /* Input-major: lanes are outputs; nv vectors of them (n < VF_W of one when nv is 0) x nr rows. */
 INLINE void mul_in_tile(enum wtype t, int nv, int n, int nr, const struct mul *m, int o, int r)
 {
-    VF acc[4][MUL_NR];
-    const float *x[MUL_NR];
+    VF acc[4][MUL_IN_NR];
+    const float *x[MUL_IN_NR];
     const uint8_t *w = (const uint8_t *)m->w + (size_t)o * w_bytes(t);
     int vectors = nv ? nv : 1;
     UNROLL for (int j = 0; j < nr; j++)
@@ -302,15 +417,15 @@ INLINE void mul_in_pack(enum wtype t, const struct mul *m, int o, int n, float *
 INLINE void mul_in_block(enum wtype t, const struct mul *m)
 {
     int r = 0;
-    for (; r + MUL_NR <= m->n_row; r += MUL_NR)
-        mul_in_rows(t, MUL_NR, m, r);
+    for (; r + MUL_IN_NR <= m->n_row; r += MUL_IN_NR)
+        mul_in_rows(t, MUL_IN_NR, m, r);
     for (; r < m->n_row; r++)
         mul_in_rows(t, 1, m, r);
 }
 
 INLINE void mul_in_any(enum wtype t, const struct mul *m)
 {
-    if (m->n_row <= MUL_NR) {
+    if (m->n_row <= MUL_IN_NR) {
         mul_in_block(t, m);
         return;
     }

@@ -132,8 +132,7 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
             put(dtype_of(f), w, i, rnd_value(kind));
         m.w = w;
     }
-    if (is_mx(f) || is_in(f))
-        m.tmp = guard_new((size_t)MUL_TMP_OUT * (size_t)n_in * sizeof(float));
+    m.tmp = guard_new(mul_tmp(n_in));
     enum dtype tx = is_dp(f) ? DT_BF16 : DT_F32;
     size_t n_xv = (size_t)(n_x - 1) * m.ld_x + (size_t)n_in;
     void *x = guard_new(n_xv * value_bytes(tx));
@@ -235,6 +234,7 @@ static void check(const struct cpu_kern *c, const struct cpu_kern *k, int f)
         }
     }
     one(c, k, f, 9, 2880, 2, V_NORMAL, 0);
+    one(c, k, f, 130, 544, 55, V_NORMAL, 0); /* more than one block of each kind */
 }
 
 /* gpt-oss-20b: n_in 2880. One row (decode) streams 64 MB of weights; 64 rows are a prompt's share
@@ -244,11 +244,14 @@ static void bench_any(const struct cpu_kern *k, int f, int n_out, int n_row, dou
 {
     enum { N_IN = 2880, MAX_ROW = 64, MAX_OUT = 50000 };
     static float y[MAX_ROW * 5760];
-    static float tmp[MUL_TMP_OUT * N_IN];
+    static float tmp[MUL_TMP_BYTES / sizeof(float)];
+    static uint8_t scale[MAX_OUT * (N_IN / 32)];
     const uint8_t *block = bench_block(BENCH_BYTES);
+    for (size_t i = 0; !scale[0] && i < sizeof scale; i++)
+        scale[i] = (uint8_t)(120 + i % 5);
     double per_weight = is_mx(f) ? 17.0 / 32 : (double)value_bytes(dtype_of(f));
     struct mul m = {.w = block + 16 * 1024 * 1024,
-                    .scale = block, /* byte 0x3c to 0x3e and pairs: scales around 2^-66 */
+                    .scale = scale,
                     .ld_w = (size_t)n_out,
                     .n_out = n_out,
                     .n_in = N_IN,
