@@ -4,13 +4,12 @@
  * needs lies in one aligned piece, the pieces of a warp side by side, so weights stream from memory
  * to registers with full-width loads and never pass through shared memory.
  *
- * Tile. 16 output rows (after the row order below) times 64 inputs (one "step"). Lane l = 4g + q
- * holds rows g and g+8 and the inputs 16q .. 16q+15 of the step. mma k-slice i (0..3) takes inputs
- * 16q + 4i + {0,1} as its lower pair and + {2,3} as its upper pair, in weights and activations
- * alike, so activations keep their natural order in memory.
- *   bf16:  [n_tile][n_step][slice 4][lane 32] of 16 bytes (a0 a1 a2 a3 of mma.m16n8k16)
+ * Tile. 16 output rows (after the row order below) times 64 inputs (one "step", four k-slices of
+ * 16). Lane l = 4g + q holds rows g and g+8 and of slice i the inputs 16i + 2q + {0,1} and
+ * 16i + 2q + 8 + {0,1}: the A operand of mma.m16n8k16, and of wgmma.m64k16 for four warps.
+ *   bf16:  [n_tile][n_step][slice 4][lane 32] of 16 bytes (a0 a1 a2 a3)
  *   MXFP4: [n_tile][n_step][lane 32] of 16 bytes, word i = slice i, bits as in layout.cu;
- *          scales [n_tile][n_step][g 8][block 2] of two bytes (rows g and g+8)
+ *          scales [n_tile][n_step][g 8] of four bytes: rows g and g+8, of blocks 0 and 1
  *
  * Row orders put what belongs together into one lane's rows g and g+8: the two halves that rotary
  * embedding mixes, and gate beside up.
@@ -49,7 +48,7 @@ enum row_order { ORDER_PLAIN, ORDER_ROPE, ORDER_PAIR };
 /* A matrix, or the matrices of all experts of a layer one after the other. */
 struct dmat {
     uint4 *w;
-    uint16_t *scale; /* MXFP4, else NULL */
+    uint32_t *scale; /* MXFP4, else NULL */
     float gain;      /* 2^n taken out of the scale bytes so that they fit; mostly 1 */
     int n_tile, n_step;
     int n_out, n_in;
@@ -75,7 +74,8 @@ struct dstep {
     const int32_t *pos;       /* [n_row] */
     const int32_t *row_seq;   /* [n_row] */
     const int32_t *logit_row; /* [n_logit] */
-    const int32_t *single;    /* [n_single] rows that attend alone (decoding) */
+    const int4 *single; /* [n_single] rows that attend alone (decoding): row, position, and where
+                           entry 0 of its full and window tables would be in `table` */
     const int32_t *block;     /* [n_block][3] sequence, first row, rows: blocks of prompts */
     const struct dseq *seq;   /* [n_seq] */
     const int32_t *table;     /* page tables */
@@ -94,7 +94,7 @@ struct droute {
     float *weight;     /* [R, K] */
     int32_t *slot;     /* [R, K] slot of a row's j-th expert */
     int32_t *slot_row; /* [R * K] */
-    int32_t *group;    /* [n_group][3] expert, first slot, slots (at most the group size) */
+    int4 *group;       /* [n_group] expert, first slot, slots (at most the group size), 0 */
     int32_t *n_group;
     unsigned *arrived; /* counters that kernels leave at zero */
 };
@@ -178,20 +178,39 @@ static __device__ __forceinline__ float block_sum(float v, float *part)
     return s;
 }
 
-/* Norms one row into bf16 with 256 threads; out may be in shared or global memory. d even. */
-static __device__ __forceinline__ void norm_row(const float *x, const float *w, int d, float eps,
-                                                uint32_t *out, float *part)
+/* Four 8x8 matrices of b16: register j of a lane is its part of the matrix whose rows lanes 8j..8j+7
+ * point at. */
+static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], uint32_t addr)
 {
-    const float2 *x2 = (const float2 *)x, *w2 = (const float2 *)w;
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(addr));
+}
+
+/* Norms one row into bf16 with 256 threads, read once; out may be in shared or global memory, zeros
+ * from d to ld. d a multiple of 4, at most 3072. */
+static __device__ __forceinline__ void norm_row(const float *x, const float *w, int d, int ld,
+                                                float eps, uint2 *out, float *part)
+{
+    float4 v[3], k[3];
     float s = 0;
-    for (int i = threadIdx.x; i < d / 2; i += 256) {
-        float2 v = x2[i];
-        s += v.x * v.x + v.y * v.y;
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        int at = threadIdx.x + i * 256;
+        bool in = at < d / 4;
+        v[i] = in ? ((const float4 *)x)[at] : make_float4(0, 0, 0, 0);
+        k[i] = in ? __ldg((const float4 *)w + at) : make_float4(0, 0, 0, 0);
     }
+#pragma unroll
+    for (int i = 0; i < 3; i++)
+        s += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
     float r = rsqrtf(block_sum(s, part) / (float)d + eps);
-    for (int i = threadIdx.x; i < d / 2; i += 256) {
-        float2 v = x2[i], k = w2[i];
-        out[i] = pack_bf16(v.x * r * k.x, v.y * r * k.y);
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        int at = threadIdx.x + i * 256;
+        if (at < ld / 4)
+            out[at] = make_uint2(pack_bf16(v[i].x * r * k[i].x, v[i].y * r * k[i].y),
+                                 pack_bf16(v[i].z * r * k[i].z, v[i].w * r * k[i].w));
     }
 }
 #endif
@@ -249,7 +268,8 @@ void k_norm(const float *x, const int32_t *rows, const float *w, int n, int d, i
 void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
               int n_expert, int n_active, float *score, const struct droute *r, __nv_bfloat16 *xn,
               cudaStream_t s);
-int router_group(int n_row); /* slots of a group at most */
+/* Slots of a group at most. */
+int router_group(int n_row, int n_active, int n_expert);
 
 struct attn_args {
     const __nv_bfloat16 *q;

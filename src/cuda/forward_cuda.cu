@@ -180,12 +180,13 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
     const struct spec *s = &c->spec;
     int n_q = s->n_head / s->n_kv_head, per = BLOCK_QUERIES / n_q, most = 1;
     size_t at = 0;
-    const int32_t *seq_dev;
+    const int32_t *seq_dev, *single_dev;
+    int4 *single = (int4 *)take(c, &at, (size_t)b->n_row * 4, &single_dev);
+    c->st.single = (const int4 *)single_dev;
     int32_t *tok = take(c, &at, (size_t)b->n_row, &c->st.tok);
     int32_t *pos = take(c, &at, (size_t)b->n_row, &c->st.pos);
     int32_t *row_seq = take(c, &at, (size_t)b->n_row, &c->st.row_seq);
     int32_t *logit_row = take(c, &at, (size_t)b->n_row, &c->st.logit_row);
-    int32_t *single = take(c, &at, (size_t)b->n_row, &c->st.single);
     struct dseq *seq =
         (struct dseq *)take(c, &at, (size_t)b->n_seq * (sizeof *seq / sizeof(int32_t)), &seq_dev);
     c->st.seq = (const struct dseq *)seq_dev;
@@ -217,7 +218,7 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
             row_seq[q->row0 + r] = i;
         }
         if (q->n_row == 1) {
-            single[c->n_single++] = q->row0;
+            single[c->n_single++] = make_int4(q->row0, q->pos0, seq[i].full, seq[i].window - window0);
             most = max_int(most, n_page);
         }
         for (int r = 0; r < q->n_row && q->n_row > 1; r += per, block += 3) {
@@ -266,7 +267,7 @@ static status check_batch(const struct cuda *c, const struct batch *b, struct er
     }
     if (r != b->n_row)
         return err_set(e, E_BUG, "the batch's sequences have %d rows of %d", r, b->n_row);
-    if (ints + (size_t)b->n_row * 9 > c->cap_step)
+    if (ints + (size_t)b->n_row * 16 > c->cap_step)
         return err_set(e, E_LIMIT, "the step's page tables are longer than planned");
     for (int i = 0; i < b->n_row; i++)
         if (b->tok[i] < 0 || b->tok[i] >= s->n_vocab)
@@ -395,7 +396,7 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
     get(&c->route.weight, R * K);
     get(&c->route.slot, R * K);
     get(&c->route.slot_row, R * K);
-    get(&c->route.group, 3 * R * K);
+    get(&c->route.group, R * K);
     get(&c->route.n_group, 1);
     get(&c->route.arrived, R + 1);
     /* Partial attention: each decoding row has one for every split it can have. */
@@ -406,7 +407,7 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
     get(&c->logits, L * (size_t)s->n_vocab);
     get(&c->best_part, L * BEST_PARTS);
     get(&c->best, L);
-    c->cap_step = R * 16 + 2 * ((size_t)plan->n_full + (size_t)plan->n_window) + 64 * R;
+    c->cap_step = R * 32 + 2 * ((size_t)plan->n_full + (size_t)plan->n_window) + 64 * R;
     get(&c->dev_step, c->cap_step);
     if (latched == cudaSuccess)
         CU(cudaHostAlloc((void **)&c->host_step, c->cap_step * sizeof *c->host_step,
@@ -496,11 +497,11 @@ static status check_spec(const struct spec *s, struct err *e)
                        "the CUDA backend wants heads of %d numbers, this model's have %d: use "
                        "--device cpu",
                        HEAD, s->d_head);
-    if (n_q > 16 || s->d_model % 4 || s->n_expert > SPEC_MAX_EXPERT || s->n_active > 16)
+    if (n_q > 16 || s->d_model > 3072 || s->n_expert > SPEC_MAX_EXPERT || s->n_active > 16)
         return err_set(e, E_INPUT,
-                       "the CUDA backend does not run this shape (%d query heads a key head): use "
+                       "the CUDA backend does not run this shape (%d query heads a key head, width %d): use "
                        "--device cpu",
-                       n_q);
+                       n_q, s->d_model);
     return OK;
 }
 

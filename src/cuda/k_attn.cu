@@ -49,18 +49,36 @@ static __device__ __forceinline__ void tile_begin(struct tile &t, const __nv_bfl
     }
 }
 
-/* One page. Keys at positions p0 .. p0+31; row i of the tile sees those in [lo[i], hi[i]]. */
-template <int MT>
-static __device__ __forceinline__ void page_step(struct tile *t, const __nv_bfloat16 *k, int p0,
-                                                 const int (*lo)[2], const int (*hi)[2])
+/* A lane's part of a page's keys and values. */
+struct page {
+    uint4 k[4][2], v[8];
+};
+
+static __device__ __forceinline__ void page_load(struct page &p, const __nv_bfloat16 *from)
 {
     int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const __nv_bfloat16 *v = k + KV_PAGE * HEAD;
+    const __nv_bfloat16 *v = from + KV_PAGE * HEAD;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const uint4 *k = (const uint4 *)(from + (8 * (g / 2) + 2 * j + g % 2) * HEAD + 16 * q);
+        p.k[j][0] = k[0];
+        p.k[j][1] = k[1];
+    }
+#pragma unroll
+    for (int u = 0; u < 8; u++)
+        p.v[u] = *(const uint4 *)(v + (8 * u + g) * KV_PAGE + 8 * q);
+}
+
+/* Keys at positions p0 .. p0+31; row i of tile m sees those in [lo[m][i], hi[m][i]]. */
+template <int MT>
+static __device__ __forceinline__ void page_step(struct tile *t, const struct page &pg, int p0,
+                                                 const int (*lo)[2], const int (*hi)[2])
+{
+    int q = threadIdx.x % 4;
     float s[MT][4][4];
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const uint4 *p = (const uint4 *)(k + (8 * (g / 2) + 2 * j + g % 2) * HEAD + 16 * q);
-        uint4 a = p[0], b = p[1];
+        const uint4 &a = pg.k[j][0], &b = pg.k[j][1];
 #pragma unroll
         for (int m = 0; m < MT; m++) {
             for (int i = 0; i < 4; i++)
@@ -119,7 +137,7 @@ static __device__ __forceinline__ void page_step(struct tile *t, const __nv_bflo
     }
 #pragma unroll
     for (int u = 0; u < 8; u++) {
-        uint4 a = *(const uint4 *)(v + (8 * u + g) * KV_PAGE + 8 * q);
+        const uint4 &a = pg.v[u];
 #pragma unroll
         for (int m = 0; m < MT; m++) {
             mma(t[m].o[u], pa[m][0], a.x, a.y);
@@ -147,60 +165,68 @@ static __device__ __forceinline__ void join(float &m, float &l, float m2, float 
     l = l * f + l2 * f2;
 }
 
-enum { WARPS = 4, PART = HEAD + 2 };
+enum { WARPS = SPLIT_KEYS / KV_PAGE, PART = HEAD + 2 };
 
-/* grid (kv heads, splits, rows); each warp every fourth page of the block's eight. */
-static __global__ void __launch_bounds__(128) attn_single(struct attn_args a, struct dstep st)
+/* grid (kv heads, splits, rows); a warp a page. All pages but the one that this step writes are
+ * fetched before the kernel before has ended. */
+static __global__ void __launch_bounds__(WARPS * 32) attn_single(struct attn_args a, struct dstep st)
 {
     __shared__ float sh[WARPS][16][PART];
     __shared__ bool last;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int kv = blockIdx.x, split = blockIdx.y, n_q = a.n_head / a.n_kv_head;
     pdl_go();
-    pdl_wait();
-    int row = st.single[blockIdx.z], pos = st.pos[row];
-    const struct dseq &sq = st.seq[st.row_seq[row]];
-    int low = a.window ? max(0, pos - (a.window - 1)) : 0;
+    int4 rec = st.single[blockIdx.z];
+    int row = rec.x, pos = rec.y, low = a.window ? max(0, pos - (a.window - 1)) : 0;
     int page0 = low / KV_PAGE, n_page = pos / KV_PAGE + 1 - page0;
-    constexpr int per = SPLIT_KEYS / KV_PAGE;
-    int n_split = (n_page + per - 1) / per;
+    int n_split = (n_page + WARPS - 1) / WARPS, mine = split * WARPS + warp;
+    struct page pg;
+    const __nv_bfloat16 *from = NULL;
+    if (mine < n_page) {
+        int p = st.table[(a.window ? rec.w : rec.z) + page0 + mine];
+        from = a.pool.p + (size_t)p * a.pool.page +
+               ((size_t)a.i_layer * a.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
+        if (mine < n_page - 1)
+            page_load(pg, from);
+    }
+    pdl_wait();
     if (split >= n_split)
         return;
+    if (mine == n_page - 1)
+        page_load(pg, from);
     struct tile t;
     const __nv_bfloat16 *qr = a.q + ((size_t)row * a.n_head + kv * n_q) * HEAD;
     const __nv_bfloat16 *at[2] = {g < n_q ? qr + g * HEAD : NULL,
                                   g + 8 < n_q ? qr + (g + 8) * HEAD : NULL};
     tile_begin(t, at);
     int lo[1][2] = {{low, low}}, hi[1][2] = {{pos, pos}};
-    int end = min(n_page, (split + 1) * per);
-    for (int p = split * per + warp; p < end; p += WARPS)
-        page_step<1>(&t, page_of(a, st, sq, page0 + p, kv), (page0 + p) * KV_PAGE, lo, hi);
+    if (mine < n_page)
+        page_step<1>(&t, pg, (page0 + mine) * KV_PAGE, lo, hi);
     for (int i = 0; i < 2; i++) {
         float *to = sh[warp][g + 8 * i];
-        for (int u = 0; u < 8; u++) {
-            to[8 * u + 2 * q] = t.o[u][2 * i];
-            to[8 * u + 2 * q + 1] = t.o[u][2 * i + 1];
-        }
+        for (int u = 0; u < 8; u++)
+            *(float2 *)(to + 8 * u + 2 * q) = make_float2(t.o[u][2 * i], t.o[u][2 * i + 1]);
         if (q == 0) {
             to[HEAD] = t.m[i];
             to[HEAD + 1] = t.l[i];
         }
     }
     __syncthreads();
-    /* 8 threads a query, 8 numbers each */
+    /* 16 threads a query, 4 numbers each */
+    enum { EACH = 4 };
     float *part = a.part + ((size_t)(blockIdx.z * a.n_kv_head + kv) * gridDim.y) * 16 * PART;
-    int r = threadIdx.x / 8, c = threadIdx.x % 8 * 8;
-    float m = sh[0][r][HEAD], l = sh[0][r][HEAD + 1], o[8], f, f2;
-    for (int i = 0; i < 8; i++)
+    int r = threadIdx.x / 16, c = threadIdx.x % 16 * EACH;
+    float m = sh[0][r][HEAD], l = sh[0][r][HEAD + 1], o[EACH], f, f2;
+    for (int i = 0; i < EACH; i++)
         o[i] = sh[0][r][c + i];
     for (int w = 1; w < WARPS; w++) {
         join(m, l, sh[w][r][HEAD], sh[w][r][HEAD + 1], f, f2);
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < EACH; i++)
             o[i] = o[i] * f + sh[w][r][c + i] * f2;
     }
     if (n_split > 1) {
         float *to = part + ((size_t)split * 16 + r) * PART;
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < EACH; i++)
             to[c + i] = o[i];
         if (c == 0) {
             to[HEAD] = m;
@@ -220,27 +246,32 @@ static __global__ void __launch_bounds__(128) attn_single(struct attn_args a, st
         __threadfence();
         m = NONE;
         l = 0;
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < EACH; i++)
             o[i] = 0;
+#pragma unroll 8
         for (int s = 0; s < n_split; s++) {
-            const volatile float *from = part + ((size_t)s * 16 + r) * PART;
-            join(m, l, from[HEAD], from[HEAD + 1], f, f2);
-            for (int i = 0; i < 8; i++)
-                o[i] = o[i] * f + from[c + i] * f2;
+            const float *p = part + ((size_t)s * 16 + r) * PART;
+            float2 ml = __ldcg((const float2 *)(p + HEAD));
+            float2 v0 = __ldcg((const float2 *)(p + c)), v1 = __ldcg((const float2 *)(p + c + 2));
+            join(m, l, ml.x, ml.y, f, f2);
+            o[0] = o[0] * f + v0.x * f2;
+            o[1] = o[1] * f + v0.y * f2;
+            o[2] = o[2] * f + v1.x * f2;
+            o[3] = o[3] * f + v1.y * f2;
         }
     }
     if (r >= n_q)
         return;
     join(m, l, a.sinks[kv * n_q + r] * 1.4426950408889634f, 1, f, f2);
-    uint32_t *out = (uint32_t *)(a.out + ((size_t)row * a.n_head + kv * n_q + r) * HEAD + c);
-    for (int i = 0; i < 8; i += 2)
-        out[i / 2] = pack_bf16(o[i] * f / l, o[i + 1] * f / l);
+    f /= l;
+    *(uint2 *)(a.out + ((size_t)row * a.n_head + kv * n_q + r) * HEAD + c) =
+        make_uint2(pack_bf16(o[0] * f, o[1] * f), pack_bf16(o[2] * f, o[3] * f));
 }
 
 void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_split,
                    cudaStream_t s)
 {
-    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), 128, 0, s, *a, *st);
+    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st);
 }
 
 /* grid (kv heads, blocks); a warp takes 32 of the block's 128 queries. */
@@ -273,7 +304,11 @@ static __global__ void __launch_bounds__(128) attn_block(struct attn_args a, str
     first = __reduce_min_sync(~0u, first);
     end = __reduce_max_sync(~0u, end);
     for (int p = first / KV_PAGE; p <= end / KV_PAGE && end >= 0; p++)
-        page_step<2>(t, page_of(a, st, sq, p, kv), p * KV_PAGE, lo, hi);
+    {
+        struct page pg;
+        page_load(pg, page_of(a, st, sq, p, kv));
+        page_step<2>(t, pg, p * KV_PAGE, lo, hi);
+    }
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < 2; i++) {
             int r = warp * 32 + m * 16 + i * 8 + g, p = r / n_q, h = kv * n_q + r % n_q;

@@ -18,13 +18,13 @@ template <bool MX> struct frag;
 
 template <> struct frag<false> {
     uint4 v[4];
-    __device__ __forceinline__ void load(const uint4 *w, const uint16_t *, size_t step, int lane)
+    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *, size_t step, int lane)
     {
 #pragma unroll
         for (int i = 0; i < 4; i++)
             v[i] = load_stream(w + (step * 4 + i) * 32 + lane);
     }
-    __device__ __forceinline__ void slice(int i, uint32_t a[4]) const
+    __device__ __forceinline__ void slice(int i, uint32_t a[4])
     {
         a[0] = v[i].x;
         a[1] = v[i].y;
@@ -45,53 +45,50 @@ static __device__ __forceinline__ uint32_t mul2(uint32_t a, uint32_t b)
 template <> struct frag<true> {
     uint4 v;
     uint32_t s, lo, hi;
-    __device__ __forceinline__ void load(const uint4 *w, const uint16_t *scale, size_t step,
+    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *scale, size_t step,
                                          int lane)
     {
         v = load_stream(w + step * 32 + lane);
-        s = __ldg(scale + (step * 8 + lane / 4) * 2 + lane % 4 / 2);
+        s = __ldg(scale + step * 8 + lane / 4);
     }
     /* Scales of rows g and g + 8 as bf16 pairs: 2^(s-1), exponent field s + 126. */
-    __device__ __forceinline__ void begin()
+    __device__ __forceinline__ void begin(uint32_t two)
     {
-        lo = ((s & 255) + 126) << 7;
-        hi = ((s >> 8) + 126) << 7;
-        lo |= lo << 16;
-        hi |= hi << 16;
+        lo = ((two & 255) + 126) * 0x00800080;
+        hi = ((two >> 8 & 255) + 126) * 0x00800080;
     }
-    __device__ __forceinline__ void slice(int i, uint32_t a[4]) const
+    __device__ __forceinline__ void slice(int i, uint32_t a[4])
     {
+        if (i % 2 == 0)
+            begin(i ? s >> 16 : s);
         uint32_t w = i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
         a[0] = mul2(w & 0x81C081C0, lo);
         a[1] = mul2((w << 3) & 0x81C081C0, hi);
         a[2] = mul2((w << 6) & 0x81C081C0, lo);
-        a[3] =
-            mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040), hi);
+        a[3] = mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040),
+                    hi);
     }
 };
 
-/* One step of 16 outputs for NT * 8 rows; `b` is the lane's place in the first eight rows, rows8
- * the bytes between groups of eight. */
+/* One step of 16 outputs for NT * 8 rows; b[t]: where lane l's row l % 8 of rows 8t..8t+7 has its
+ * 16 bytes number l / 8 of this step. */
 template <bool MX, int NT>
-static __device__ __forceinline__ void step_mma(frag<MX> &f, const char *b, size_t rows8,
+static __device__ __forceinline__ void step_mma(frag<MX> &f, const uint32_t b[NT], uint32_t at,
                                                 float acc[NT][4])
 {
-    uint4 x[NT][2];
+    uint32_t x[NT][8];
 #pragma unroll
     for (int t = 0; t < NT; t++) {
-        x[t][0] = *(const uint4 *)(b + t * rows8);
-        x[t][1] = *(const uint4 *)(b + t * rows8 + 16);
+        ldmatrix4(x[t], b[t] + at);
+        ldmatrix4(x[t] + 4, b[t] + at + 64);
     }
-    f.begin();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         uint32_t a[4];
         f.slice(i, a);
 #pragma unroll
-        for (int t = 0; t < NT; t++) {
-            const uint4 &h = x[t][i / 2];
-            mma(acc[t], a, i % 2 ? h.z : h.x, i % 2 ? h.w : h.y);
-        }
+        for (int t = 0; t < NT; t++)
+            mma(acc[t], a, x[t][2 * i], x[t][2 * i + 1]);
     }
 }
 
@@ -113,10 +110,8 @@ static __device__ void stage(const struct source &s, int i0, int n, char *to, si
     if (!s.xn) {
         for (int i = 0; i < n; i++) {
             int r = s.row ? s.row[i0 + i] : i0 + i;
-            uint32_t *out = (uint32_t *)(to + i * stride);
-            norm_row(s.x + (size_t)r * s.d, s.norm, s.d, s.eps, out, part);
-            for (int k = s.d / 2 + threadIdx.x; k < s.ld / 2; k += 256)
-                out[k] = 0;
+            norm_row(s.x + (size_t)r * s.d, s.norm, s.d, s.ld, s.eps, (uint2 *)(to + i * stride),
+                     part);
         }
     } else {
         int chunks = s.ld / 8;
@@ -247,14 +242,16 @@ struct epi_down {
 
 struct work {
     const uint4 *w;
-    const uint16_t *scale;
+    const uint32_t *scale;
     int n_tile, n_step;
     int n;                          /* rows; of grouped products it says nothing */
-    const int32_t *group, *n_group; /* NULL: not by expert */
+    const int4 *group; /* NULL: not by expert */
+    const int32_t *n_group;
 };
 
-template <bool MX> struct depth {
-    static const int steps = MX ? 6 : 2; /* loads under way: 96 or 128 bytes a lane */
+/* Steps under way in a warp. */
+template <bool MX, int NT> struct depth {
+    static const int steps = MX ? 8 : NT == 1 ? 2 : 4;
 };
 
 /* Adds the chains of each tile in order; the result is in the first chain's warp. */
@@ -286,22 +283,25 @@ static __global__ void __launch_bounds__(256) thin(struct work k, struct source 
 {
     extern __shared__ char smem[];
     __shared__ float part8[8];
-    constexpr int D = depth<MX>::steps, TILES = 8 / NC;
+    constexpr int D = depth<MX, NT>::steps, TILES = 8 / NC;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     size_t stride = (size_t)k.n_step * STEP * 2 + 16;
     float *part = (float *)(smem + (size_t)NT * 8 * stride);
     int chain = warp % NC;
     int s0 = chain * k.n_step / NC, s1 = (chain + 1) * k.n_step / NC;
     frag<MX> f[D];
-    pdl_go();
-    int expert = 0, slot0 = 0, n = k.n;
+    int expert = 0, slot0 = blockIdx.y * NT * 8, n = min(NT * 8, k.n - slot0);
     if (k.group) {
         pdl_wait();
+        pdl_go(); /* the kernel after this may count on the routing: see down_one */
+        int4 grp = k.group[blockIdx.y];
         if (blockIdx.y >= *k.n_group)
             return;
-        expert = k.group[3 * blockIdx.y];
-        slot0 = k.group[3 * blockIdx.y + 1];
-        n = k.group[3 * blockIdx.y + 2];
+        expert = grp.x;
+        slot0 = grp.y;
+        n = grp.z;
+    } else {
+        pdl_go();
     }
     bool staged = false;
     for (int t0 = blockIdx.x * TILES; t0 < k.n_tile; t0 += gridDim.x * TILES) {
@@ -319,14 +319,17 @@ static __global__ void __launch_bounds__(256) thin(struct work k, struct source 
             staged = true;
         }
         float acc[NT][4] = {};
-        /* rows beyond n repeat the last: their columns are never looked at */
-        const char *b = smem + (g < n ? g : n - 1) * stride + q * 32;
+        uint32_t b[NT];
+#pragma unroll
+        for (int t = 0; t < NT; t++) /* rows beyond n repeat the last: nobody looks at their sums */
+            b[t] = (uint32_t)__cvta_generic_to_shared(smem) +
+                   (uint32_t)(min(t * 8 + lane % 8, n - 1) * stride) + lane / 8 * 16;
         if (on)
             for (int s = s0; s < s1; s += D) {
 #pragma unroll
                 for (int i = 0; i < D; i++)
                     if (s + i < s1) {
-                        step_mma<MX, NT>(f[i], b + (size_t)(s + i) * STEP * 2, 8 * stride, acc);
+                        step_mma<MX, NT>(f[i], b, (s + i) * STEP * 2, acc);
                         if (s + i + D < s1)
                             f[i].load(k.w, k.scale, at + s + i + D, lane);
                     }
@@ -407,11 +410,12 @@ static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct sour
     pdl_wait();
     int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
     if (k.group) {
+        int4 grp = k.group[blockIdx.x];
         if (blockIdx.x >= *k.n_group)
             return;
-        expert = k.group[3 * blockIdx.x];
-        slot0 = k.group[3 * blockIdx.x + 1];
-        n = k.group[3 * blockIdx.x + 2];
+        expert = grp.x;
+        slot0 = grp.y;
+        n = grp.z;
     }
     n = n < N ? n : N;
     const char *from[N / 32];
@@ -463,15 +467,14 @@ static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct sour
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
         __syncthreads();
         fetch(s + STAGES - 1);
-        const char *b = smem + (s % STAGES * N + col0 + g) * ROW_BYTES + q * 32;
-        f[0].begin();
-        f[1].begin();
+        uint32_t b = (uint32_t)__cvta_generic_to_shared(smem) +
+                     (s % STAGES * N + col0 + lane % 8) * ROW_BYTES + lane / 8 * 16;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            uint4 x[NT];
+            uint32_t x[NT][4];
 #pragma unroll
             for (int t = 0; t < NT; t++)
-                x[t] = *(const uint4 *)(b + t * 8 * ROW_BYTES + h * 16);
+                ldmatrix4(x[t], b + t * 8 * ROW_BYTES + h * 64);
 #pragma unroll
             for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -480,7 +483,7 @@ static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct sour
                     f[m].slice(2 * h + i, a);
 #pragma unroll
                     for (int t = 0; t < NT; t++)
-                        mma(acc[m][t], a, i ? x[t].z : x[t].x, i ? x[t].w : x[t].y);
+                        mma(acc[m][t], a, x[t][2 * i], x[t][2 * i + 1]);
                 }
         }
     }
@@ -521,6 +524,191 @@ static void wide_n(int per_item, int n_item, const struct work &k, const struct 
         wide_go<NC, MX, 8>(k, src, epi, n_item, s);
 }
 
+/* ---- wide, on Hopper's warpgroup instructions ---- */
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define GLOSS_WGMMA
+#endif
+
+/* c[64 outputs, N rows] += a (registers) times b (shared memory, rows of 128 bytes, swizzled). */
+static __device__ __forceinline__ void wgmma(float (&c)[32], const uint32_t a[4], uint64_t b)
+{
+#ifdef GLOSS_WGMMA
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+                 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#endif
+}
+
+static __device__ __forceinline__ void wgmma(float (&c)[64], const uint32_t a[4], uint64_t b)
+{
+#ifdef GLOSS_WGMMA
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+                 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]), "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#endif
+}
+
+
+static __device__ __forceinline__ void wg_begin()
+{
+#ifdef GLOSS_WGMMA
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+template <int LEFT> static __device__ __forceinline__ void wg_end()
+{
+#ifdef GLOSS_WGMMA
+    if (LEFT)
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+#endif
+}
+
+/* 256 threads: two warpgroups of MT * 64 outputs each, times N rows, in one chain. Registers hold
+ * the weights, decoded one step ahead of the tensor core; activations pass through four stages of
+ * shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled as the hardware wants. */
+template <bool MX, int MT, int N, typename E>
+static __global__ void __launch_bounds__(256, 1) warpgroup(struct work k, struct source src, E epi)
+{
+#ifdef GLOSS_WGMMA
+    extern __shared__ __align__(1024) char smem[];
+    enum { LOADS = N / 32 };
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int tile0 = (blockIdx.y * 2 + warp / 4) * MT * 4 + warp % 4;
+    pdl_go();
+    pdl_wait();
+    int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
+    if (k.group) {
+        int4 grp = k.group[blockIdx.x];
+        if (blockIdx.x >= *k.n_group)
+            return;
+        expert = grp.x;
+        slot0 = grp.y;
+        n = grp.z;
+    }
+    n = n < N ? n : N;
+    const char *from[LOADS];
+    uint32_t base = ((uint32_t)__cvta_generic_to_shared(smem) + 1023) & ~1023u, to[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        int c = threadIdx.x + i * 256, t = c / 8, r = slot0 + (t < n ? t : n - 1);
+        r = src.row ? src.row[r] : r;
+        from[i] = (const char *)(src.xn + (size_t)r * src.ld) + c % 8 * 16;
+        to[i] = base + t * 128 + (c % 8 ^ t % 8) * 16;
+    }
+    auto fetch = [&](int s) {
+        if (s < k.n_step)
+#pragma unroll
+            for (int i = 0; i < LOADS; i++)
+                copy_async(to[i] + s % STAGES * N * 128, from[i] + (size_t)s * STEP * 2);
+        asm volatile("cp.async.commit_group;");
+    };
+    bool on[MT];
+    size_t at[MT];
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+        on[m] = tile0 + m * 4 < k.n_tile;
+        at[m] = (size_t)(expert * k.n_tile + (on[m] ? tile0 + m * 4 : 0)) * k.n_step;
+    }
+    frag<MX> f[MT];
+    float acc[MT][N / 2] = {};
+    fetch(0);
+    fetch(1);
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+        f[m].load(k.w, k.scale, at[m], lane);
+    for (int s = 0; s < k.n_step; s++) {
+        uint32_t a[MT][4][4];
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                f[m].slice(i, a[m][i]);
+                /* Decoded here, into registers of their own: neither may the arithmetic sink below
+                 * the fence, nor the next load land in what wgmma still reads. */
+                for (int j = 0; j < 4; j++)
+                    asm volatile("mov.b32 %0, %0;" : "+r"(a[m][i][j])::"memory");
+            }
+            if (s + 1 < k.n_step)
+                f[m].load(k.w, k.scale, at[m] + s + 1, lane);
+        }
+        asm volatile("cp.async.wait_group 1;\nfence.proxy.async.shared::cta;" ::: "memory");
+        __syncthreads(); /* stage s is there, and everybody has finished with stage s - 2 */
+        fetch(s + 2);
+        /* matrix descriptor: address, rows of 8 every 1024 bytes, 128-byte swizzle */
+        uint64_t b = (uint64_t)((base + s % STAGES * N * 128) >> 4) | 1ull << 16 | 64ull << 32 |
+                     1ull << 62;
+        wg_begin();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int m = 0; m < MT; m++)
+                wgmma(acc[m], a[m][i], b + 2 * i);
+        wg_end<1>();
+    }
+    wg_end<0>();
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+        for (int i = 0; i < N / 2; i++)
+            asm volatile("" : "+f"(acc[m][i])::"memory"); /* not read before the wait */
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int t = 0; t < N / 8; t++)
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                int row = t * 8 + 2 * q + j;
+                if (on[m] && row < n)
+                    epi(expert, tile0 + m * 4, g, slot0 + row, acc[m][4 * t + j],
+                        acc[m][4 * t + 2 + j]);
+            }
+#endif
+}
+
+static bool has_warpgroups()
+{
+    static int cc = -1;
+    if (cc < 0) {
+        int dev;
+        cudaGetDevice(&dev);
+        cudaDeviceGetAttribute(&cc, cudaDevAttrComputeCapabilityMajor, dev);
+    }
+    return cc == 9 && !getenv("GLOSS_NO_WG");
+}
+
+template <bool MX, int MT, int N, typename E>
+static void warpgroup_go(const struct work &k, const struct source &src, const E &epi, int n_item,
+                         cudaStream_t s)
+{
+    size_t smem = (size_t)STAGES * N * 128 + 1024;
+    allow_smem(warpgroup<MX, MT, N, E>, smem);
+    launch(warpgroup<MX, MT, N, E>, dim3(n_item, (k.n_tile + MT * 8 - 1) / (MT * 8)), 256, smem, s,
+           k, src, epi);
+}
+
+/* Wide products of `per` rows a block. */
+template <int NC, bool MX, typename E>
+static void many(int per, int n_item, const struct work &k, const struct source &src,
+                 const E &epi, cudaStream_t s)
+{
+    if (!has_warpgroups())
+        wide_n<NC, MX>(per, n_item, k, src, epi, s);
+    else if (per <= 64)
+        warpgroup_go<MX, 1, 64>(k, src, epi, n_item, s);
+    else
+        warpgroup_go<MX, 2, 128>(k, src, epi, n_item, s);
+}
+
 /* ---- the products ---- */
 
 static struct work work_of(const struct dmat *m, int n)
@@ -535,12 +723,10 @@ static int dense_rows(int n)
     return n <= 64 ? 64 : 128;
 }
 
-/* What thin keeps in shared memory for n rows; a block may have 227 KB (compute capability 9.0). */
-static bool thin_fits(int n, int n_step)
+/* Does thin hold 8 * groups rows in shared memory? A block may have 227 KB (compute capability 9). */
+static bool thin_fits(int groups, int n_step)
 {
-    size_t groups = n <= 8 ? 1 : n <= 16 ? 2 : 4;
-    return n <= THIN_ROWS && groups * (8 * ((size_t)n_step * STEP * 2 + 16) + 4096) <= (size_t)220
-                                                                                           << 10;
+    return groups * (8 * ((size_t)n_step * STEP * 2 + 16) + 4096) <= (size_t)220 << 10;
 }
 
 template <int NC, typename E>
@@ -548,10 +734,13 @@ static void dense(const struct dmat *m, const struct source &src, const E &epi, 
                   cudaStream_t s)
 {
     struct work k = work_of(m, n);
-    if (thin_fits(n, m->n_step))
-        thin_n<NC, false>(n, k, src, epi, 1, persist, s);
-    else
-        wide_n<NC, false>(dense_rows(n), (n + dense_rows(n) - 1) / dense_rows(n), k, src, epi, s);
+    if (n > THIN_ROWS) {
+        int per = dense_rows(n);
+        many<NC, false>(per, (n + per - 1) / per, k, src, epi, s);
+        return;
+    }
+    int per = n <= 8 ? 8 : n <= 16 || !thin_fits(4, m->n_step) ? 16 : 32;
+    thin_n<NC, false>(per, k, src, epi, (n + per - 1) / per, persist, s);
 }
 
 void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const __nv_bfloat16 *xn,
@@ -559,7 +748,7 @@ void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const
 {
     struct source src = {xn, l->qkv.n_step * STEP, NULL, x, l->attn_norm, l->qkv.n_in, eps};
     struct epi_qkv epi = {l->b_qkv, *out, *st};
-    dense<CHAINS_DENSE>(&l->qkv, src, epi, n_row, 0, s);
+    dense<CHAINS_DENSE>(&l->qkv, src, epi, n_row, n_row > 16 ? n_sm() : 0, s);
 }
 
 void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s)
@@ -577,18 +766,27 @@ void k_head(const struct dmat *m, const float *norm, float eps, const struct dst
     dense<CHAINS_HEAD>(m, src, epi, n_logit, 2 * n_sm(), s);
 }
 
-int router_group(int n_row)
+/* Up to so many rows an expert on average, its weights are read as vectors (thin). */
+enum { THIN_SLOTS = 12 };
+
+static bool experts_thin(int n_row, int n_active, int n_expert)
 {
-    return n_row <= THIN_ROWS ? THIN_ROWS : n_row <= 512 ? 64 : 128;
+    return n_row <= 16 || n_row * n_active <= THIN_SLOTS * n_expert;
+}
+
+int router_group(int n_row, int n_active, int n_expert)
+{
+    int mean = n_row * n_active / n_expert;
+    if (experts_thin(n_row, n_active, n_expert))
+        return mean <= 4 ? 8 : 16;
+    return mean <= 64 ? 64 : 128;
 }
 
 /* Groups of a step at most. */
 static int max_groups(int n_row, int n_active, int n_expert)
 {
-    int slots = n_row * n_active;
-    if (n_row <= THIN_ROWS)
-        return slots < n_expert ? slots : n_expert;
-    int n = slots / router_group(n_row) + n_expert;
+    int slots = n_row * n_active, per = router_group(n_row, n_active, n_expert);
+    int n = (n_row <= per ? 0 : slots / per) + n_expert;
     return n < slots ? n : slots;
 }
 
@@ -599,15 +797,18 @@ static void experts(const struct dmat *m, const struct droute *r, const struct s
     struct work k = work_of(m, 0);
     k.group = r->group;
     k.n_group = r->n_group;
-    int groups = max_groups(n_row, n_active, n_expert), per = router_group(n_row);
-    if (n_row <= THIN_ROWS && m->scale)
-        thin_n<NC, true>(n_row, k, src, epi, groups, 0, s);
-    else if (n_row <= THIN_ROWS)
-        thin_n<NC, false>(n_row, k, src, epi, groups, 0, s);
+    int groups = max_groups(n_row, n_active, n_expert);
+    int per = router_group(n_row, n_active, n_expert);
+    /* about four blocks an SM in all, so that one staging of activations serves many tiles */
+    int persist = 4 * n_sm() / groups + 1;
+    if (experts_thin(n_row, n_active, n_expert) && m->scale)
+        thin_n<NC, true>(n_row < per ? n_row : per, k, src, epi, groups, persist, s);
+    else if (experts_thin(n_row, n_active, n_expert))
+        thin_n<NC, false>(n_row < per ? n_row : per, k, src, epi, groups, persist, s);
     else if (m->scale)
-        wide_n<NC, true>(per, groups, k, src, epi, s);
+        many<NC, true>(per, groups, k, src, epi, s);
     else
-        wide_n<NC, false>(per, groups, k, src, epi, s);
+        many<NC, false>(per, groups, k, src, epi, s);
 }
 
 void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *xn, int n_row,
@@ -619,39 +820,54 @@ void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
     experts<CHAINS_GATE>(&l->gate, r, src, epi, n_row, n_active, n_expert, s);
 }
 
-/* One row: the experts of a tile in one block, two chains each, and their weighted sum. */
+/* One row: the experts of a tile in one block, two chains each, and their weighted sum. Weights are
+ * fetched before the kernel before has ended: that one (k_gate) lets this one begin only after the
+ * router's, so the choice of experts stands. */
 template <bool MX>
 static __global__ void __launch_bounds__(256)
     down_one(struct dmat m, const float *bias, const int32_t *slot, const int32_t *expert,
              const float *weight, int n_active, const __nv_bfloat16 *ff, float *x)
 {
-    extern __shared__ char smem[];
-    constexpr int D = depth<MX>::steps, NC = CHAINS_DOWN;
+    extern __shared__ char smem[]; /* [n_active] rows */
+    constexpr int D = MX ? 12 : 4, NC = CHAINS_DOWN;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile = blockIdx.x, chain = warp % NC, ld = m.n_step * STEP;
     int s0 = chain * m.n_step / NC, s1 = (chain + 1) * m.n_step / NC;
     __shared__ float part[SPEC_MAX_ACTIVE][NC][TILE_ROWS];
     pdl_go();
-    pdl_wait();
-    for (int j = warp / NC; j < n_active; j += 8 / NC) {
-        size_t at = (size_t)(expert[j] * m.n_tile + tile) * m.n_step;
+    bool staged = false;
+    for (int j = warp / NC; j < n_active || !staged; j += 8 / NC) {
+        bool on = j < n_active;
+        size_t at = on ? (size_t)(__ldcg(expert + j) * m.n_tile + tile) * m.n_step : 0;
         frag<MX> f[D];
 #pragma unroll
         for (int i = 0; i < D; i++)
-            if (s0 + i < s1)
+            if (on && s0 + i < s1)
                 f[i].load(m.w, m.scale, at + s0 + i, lane);
-        const char *b = (const char *)(ff + (size_t)slot[j] * ld) + q * 32;
-        float acc[1][4] = {};
-        for (int s = s0; s < s1; s += D) {
-#pragma unroll
-            for (int i = 0; i < D; i++)
-                if (s + i < s1) {
-                    step_mma<MX, 1>(f[i], b + (size_t)(s + i) * STEP * 2, 0, acc);
-                    if (s + i + D < s1)
-                        f[i].load(m.w, m.scale, at + s + i + D, lane);
-                }
+        if (!staged) {
+            pdl_wait();
+            for (int i = threadIdx.x; i < n_active * ld / 8; i += 256) {
+                int r = i / (ld / 8), k = i % (ld / 8);
+                *(uint4 *)(smem + (r * ld + k * 8) * 2) =
+                    *(const uint4 *)(ff + (size_t)slot[r] * ld + k * 8);
+            }
+            __syncthreads();
+            staged = true;
         }
-        if (q == 0) {
+        float acc[1][4] = {};
+        uint32_t b[1] = {(uint32_t)__cvta_generic_to_shared(smem) + (on ? j : 0) * ld * 2 +
+                         lane / 8 * 16};
+        if (on)
+            for (int s = s0; s < s1; s += D) {
+#pragma unroll
+                for (int i = 0; i < D; i++)
+                    if (s + i < s1) {
+                        step_mma<MX, 1>(f[i], b, (s + i) * STEP * 2, acc);
+                        if (s + i + D < s1)
+                            f[i].load(m.w, m.scale, at + s + i + D, lane);
+                    }
+            }
+        if (on && q == 0) {
             part[j][chain][g] = acc[0][0];
             part[j][chain][g + 8] = acc[0][2];
         }
@@ -675,7 +891,8 @@ void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
             int n_active, int n_expert, float *y, float *x, cudaStream_t s)
 {
     if (n_row == 1) {
-        launch(l->down.scale ? down_one<true> : down_one<false>, dim3(l->down.n_tile), 256, 0, s,
+        launch(l->down.scale ? down_one<true> : down_one<false>, dim3(l->down.n_tile), 256,
+               (size_t)n_active * l->down.n_step * STEP * 2, s,
                l->down, l->b_down, r->slot, r->expert, r->weight, n_active, ff, x);
         return;
     }

@@ -33,7 +33,7 @@ static __global__ void norm(const float *x, const int32_t *rows, const float *w,
     pdl_go();
     pdl_wait();
     int r = rows ? rows[blockIdx.x] : blockIdx.x;
-    norm_row(x + (size_t)r * d, w, d, eps, (uint32_t *)(xn + (size_t)blockIdx.x * ld), part);
+    norm_row(x + (size_t)r * d, w, d, ld, eps, (uint2 *)(xn + (size_t)blockIdx.x * ld), part);
 }
 
 void k_norm(const float *x, const int32_t *rows, const float *w, int n, int d, int ld, float eps,
@@ -72,8 +72,8 @@ static __device__ void choose(const float *v, int n, int k, int32_t *idx, float 
         float best = -INFINITY;
         int at = -1;
         for (int i = lane, b = 0; i < n; i += 32, b++)
-            if (!(taken >> b & 1) && (at < 0 || v[i] > best)) {
-                best = v[i];
+            if (!(taken >> b & 1) && (at < 0 || __ldcg(v + i) > best)) {
+                best = __ldcg(v + i);
                 at = i;
             }
         for (int o = 16; o; o >>= 1) {
@@ -108,16 +108,14 @@ static __device__ void group_slots(const struct droute &r, int n_row, int k, int
         count[e] = 0;
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += 256)
-        atomicAdd(&count[r.expert[i]], 1);
+        atomicAdd(&count[__ldcg(r.expert + i)], 1);
     __syncthreads();
     if (threadIdx.x == 0) {
         int at = 0, g = 0;
         for (int e = 0; e < n_expert; e++) {
             first[e] = at;
             for (int i = 0; i < count[e]; i += per, g++) {
-                r.group[3 * g] = e;
-                r.group[3 * g + 1] = at + i;
-                r.group[3 * g + 2] = min(per, count[e] - i);
+                r.group[g] = make_int4(e, at + i, min(per, count[e] - i), 0);
             }
             at += count[e];
         }
@@ -125,7 +123,7 @@ static __device__ void group_slots(const struct droute &r, int n_row, int k, int
     }
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += 256) {
-        int s = atomicAdd(&first[r.expert[i]], 1);
+        int s = atomicAdd(&first[__ldcg(r.expert + i)], 1);
         r.slot[i] = s;
         r.slot_row[s] = i / k;
     }
@@ -133,73 +131,106 @@ static __device__ void group_slots(const struct droute &r, int n_row, int k, int
         *r.n_group = n_group;
 }
 
-/* grid (experts / 8, rows), a warp an expert. */
+enum { ROUTER_EXPERTS = 4, ROUTER_VEC = 3 }; /* a thread's part of a row: up to 3 x 4 x 256 floats */
+
+/* grid (experts / 4, row groups). A block keeps its experts' weights, times the norm's, in registers
+ * and walks over its rows: one pass gives the sum of squares and the four products. It also writes
+ * its share of the normed row. */
 static __global__ void __launch_bounds__(256)
     router(const float *x, const float *w, const float *router_w, const float *bias, int d, int ld,
-           float eps, int n_expert, int n_active, int per, float *score, struct droute r,
-           __nv_bfloat16 *xn)
+           float eps, int n_expert, int n_active, int per, int n_row, int rows_per, float *score,
+           struct droute r, __nv_bfloat16 *xn)
 {
-    extern __shared__ float row_f[]; /* [d] normed */
-    __shared__ float part[8];
-    int row = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    int e = blockIdx.x * 8 + warp;
+    __shared__ float part[2][8][ROUTER_EXPERTS + 1];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, e0 = blockIdx.x * ROUTER_EXPERTS;
+    float4 k[ROUTER_EXPERTS][ROUTER_VEC] = {}, w4[ROUTER_VEC] = {};
     pdl_go();
-    pdl_wait();
-    const float4 *x4 = (const float4 *)(x + (size_t)row * d), *w4 = (const float4 *)w;
-    float s = 0;
-    for (int i = threadIdx.x; i < d / 2; i += 256) {
-        float2 v = ((const float2 *)x4)[i];
-        s += v.x * v.x + v.y * v.y;
-    }
-    float k = rsqrtf(block_sum(s, part) / (float)d + eps);
-    for (int i = threadIdx.x; i < d / 4; i += 256) {
-        float4 v = x4[i], m = w4[i];
-        float4 o = make_float4(v.x * k * m.x, v.y * k * m.y, v.z * k * m.z, v.w * k * m.w);
-        ((float4 *)row_f)[i] = o;
-        if (blockIdx.x == 0)
-            ((uint2 *)(xn + (size_t)row * ld))[i] =
-                make_uint2(pack_bf16(o.x, o.y), pack_bf16(o.z, o.w));
-    }
-    __syncthreads();
-    if (e < n_expert) {
-        const float4 *m4 = (const float4 *)(router_w + (size_t)e * d);
-        float a = 0;
-#pragma unroll 8
-        for (int i = lane; i < d / 4; i += 32) {
-            float4 v = ((float4 *)row_f)[i], m = __ldg(m4 + i);
-            a += v.x * m.x + v.y * m.y + v.z * m.z + v.w * m.w;
+    for (int i = 0; i < ROUTER_VEC; i++) {
+        int at = threadIdx.x + i * 256;
+        if (at >= d / 4)
+            continue;
+        w4[i] = __ldg((const float4 *)w + at);
+        for (int e = 0; e < ROUTER_EXPERTS && e0 + e < n_expert; e++) {
+            float4 m = __ldg((const float4 *)(router_w + (size_t)(e0 + e) * d) + at);
+            k[e][i] = make_float4(m.x * w4[i].x, m.y * w4[i].y, m.z * w4[i].z, m.w * w4[i].w);
         }
-        for (int o = 16; o; o >>= 1)
-            a += __shfl_xor_sync(~0u, a, o);
-        if (lane == 0)
-            score[(size_t)row * n_expert + e] = a + bias[e];
     }
-    if (!last_of(&r.arrived[row], gridDim.x))
+    pdl_wait();
+    int row0 = blockIdx.y * rows_per, row1 = min(n_row, row0 + rows_per);
+    int share = (d / 4 + gridDim.x - 1) / gridDim.x, lo = blockIdx.x * share;
+    for (int row = row0; row < row1; row++) {
+        const float4 *x4 = (const float4 *)(x + (size_t)row * d);
+        float4 v[ROUTER_VEC];
+        float s[ROUTER_EXPERTS + 1] = {};
+#pragma unroll
+        for (int i = 0; i < ROUTER_VEC; i++) {
+            int at = threadIdx.x + i * 256;
+            v[i] = at < d / 4 ? x4[at] : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < ROUTER_VEC; i++) {
+            s[ROUTER_EXPERTS] +=
+                v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+#pragma unroll
+            for (int e = 0; e < ROUTER_EXPERTS; e++)
+                s[e] += v[i].x * k[e][i].x + v[i].y * k[e][i].y + v[i].z * k[e][i].z +
+                        v[i].w * k[e][i].w;
+        }
+#pragma unroll
+        for (int e = 0; e <= ROUTER_EXPERTS; e++) {
+            for (int o = 16; o; o >>= 1)
+                s[e] += __shfl_xor_sync(~0u, s[e], o);
+            if (lane == 0)
+                part[row % 2][warp][e] = s[e];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int e = 0; e <= ROUTER_EXPERTS; e++) {
+            s[e] = 0;
+            for (int i = 0; i < 8; i++)
+                s[e] += part[row % 2][i][e];
+        }
+        float f = rsqrtf(s[ROUTER_EXPERTS] / (float)d + eps);
+        if (threadIdx.x < ROUTER_EXPERTS && e0 + threadIdx.x < n_expert) {
+            float mine = 0;
+            for (int e = 0; e < ROUTER_EXPERTS; e++)
+                mine = e == threadIdx.x ? s[e] : mine;
+            score[(size_t)row * n_expert + e0 + threadIdx.x] = mine * f + bias[e0 + threadIdx.x];
+        }
+#pragma unroll
+        for (int i = 0; i < ROUTER_VEC; i++) {
+            int at = threadIdx.x + i * 256;
+            if (at >= lo && at < lo + share && at < d / 4)
+                ((uint2 *)(xn + (size_t)row * ld))[at] =
+                    make_uint2(pack_bf16(v[i].x * f * w4[i].x, v[i].y * f * w4[i].y),
+                               pack_bf16(v[i].z * f * w4[i].z, v[i].w * f * w4[i].w));
+        }
+    }
+    if (!last_of(&r.arrived[blockIdx.y], gridDim.x))
         return;
-    if (warp == 0) {
+    for (int row = row0 + warp; row < row1; row += 8) {
         choose(score + (size_t)row * n_expert, n_expert, n_active, r.expert + row * n_active,
                r.weight + row * n_active);
-        if (gridDim.y == 1 && lane < n_active) {
-            __syncwarp();
+        __syncwarp();
+        if (n_row == 1 && lane < n_active) {
             r.slot[lane] = lane;
             r.slot_row[lane] = 0;
-            r.group[3 * lane] = r.expert[lane];
-            r.group[3 * lane + 1] = lane;
-            r.group[3 * lane + 2] = 1;
+            r.group[lane] = make_int4(r.expert[lane], lane, 1, 0);
             *r.n_group = n_active;
         }
     }
-    if (gridDim.y > 1 && last_of(&r.arrived[gridDim.y], gridDim.y))
-        group_slots(r, (int)gridDim.y, n_active, n_expert, per);
+    if (n_row > 1 && last_of(&r.arrived[gridDim.y], gridDim.y))
+        group_slots(r, n_row, n_active, n_expert, per);
 }
 
 void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
               int n_expert, int n_active, float *score, const struct droute *r, __nv_bfloat16 *xn,
               cudaStream_t s)
 {
-    launch(router, dim3((n_expert + 7) / 8, n_row), 256, (size_t)d * 4, s, x, l->mlp_norm,
-           l->router, l->b_router, d, ld, eps, n_expert, n_active, router_group(n_row), score, *r,
-           xn);
+    int rows_per = n_row <= 32 ? 1 : 16;
+    launch(router, dim3((n_expert + ROUTER_EXPERTS - 1) / ROUTER_EXPERTS, (n_row + rows_per - 1) / rows_per),
+           256, 0, s, x, l->mlp_norm, l->router, l->b_router, d, ld, eps, n_expert, n_active,
+           router_group(n_row, n_active, n_expert), n_row, rows_per, score, *r, xn);
 }
 
 /* ---- the experts' sum ---- */

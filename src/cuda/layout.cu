@@ -155,7 +155,7 @@ static __global__ void frag_bf16(const uint16_t *src, size_t ld_row, size_t ld_k
         uint32_t r[4];
         for (int j = 0; j < 4; j++) {
             int row = row_of(order, t, g + j % 2 * 8);
-            int k = i / 4 * STEP + 16 * q + 4 * (i % 4) + j / 2 * 2;
+            int k = i * 16 + 2 * q + j / 2 * 8;
             uint32_t v = 0;
             for (int b = 0; b < 2; b++)
                 if (row < n_out && k + b < n_in)
@@ -185,7 +185,7 @@ static __device__ uint32_t code_bits(uint32_t c, int j)
 /* The same for one expert's MXFP4 rows. */
 static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int row0, int order,
                                int t0, int tile_at, int n_out, int n_in, int n_step, int drop,
-                               uint4 *dst, uint16_t *dst_scale)
+                               uint4 *dst, uint32_t *dst_scale)
 {
     int t = t0 + blockIdx.x, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int n_block = n_in / 32;
@@ -195,7 +195,7 @@ static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int 
             w[s] = 0;
             for (int j = 0; j < 4; j++) {
                 int row = row_of(order, t, g + j % 2 * 8);
-                int k = i * STEP + 16 * q + 4 * s + j / 2 * 2;
+                int k = i * STEP + 16 * s + 2 * q + j / 2 * 8;
                 if (row >= n_out || k >= n_in)
                     continue;
                 uint8_t two = codes[((size_t)(row - row0) * n_block + k / 32) * 16 + k % 32 / 2];
@@ -204,17 +204,17 @@ static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int 
         }
         size_t at = (size_t)(tile_at + t) * n_step + i;
         dst[at * 32 + lane] = make_uint4(w[0], w[1], w[2], w[3]);
-        if (q % 2 == 0) {
-            uint32_t two = 0;
-            for (int h = 0; h < 2; h++) {
-                int row = row_of(order, t, g + h * 8), b = i * 2 + q / 2, v = 0;
+        if (q == 0) {
+            uint32_t four = 0;
+            for (int j = 0; j < 4; j++) {
+                int row = row_of(order, t, g + j % 2 * 8), b = i * 2 + j / 2, v = 0;
                 if (row < n_out && b < n_block) {
                     int s = scales[(size_t)(row - row0) * n_block + b];
                     v = s == 255 ? 129 : s - drop < 0 ? 0 : s - drop;
                 }
-                two |= (uint32_t)v << (8 * h);
+                four |= (uint32_t)v << (8 * j);
             }
-            dst_scale[(at * 8 + g) * 2 + q / 2] = (uint16_t)two;
+            dst_scale[at * 8 + g] = four;
         }
     }
 }
