@@ -23,7 +23,7 @@ ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-er
              $(SANFLAGS) -Isrc -Iinclude -I$(BUILD)/gen $(CFLAGS)
 LDLIBS   := -ljansson -lm -lpthread
 # The program's own: the server.
-CLI_LIBS := -lmicrohttpd
+CLI_LIBS := -lmicrohttpd -lsqlite3 -lgnutls
 
 # One file per instruction set; only that file gets its flags.
 KERN_x86_64  := kern_avx2 kern_avx512

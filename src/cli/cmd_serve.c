@@ -51,6 +51,7 @@ static status read_options(struct conf *c, struct serve_opts *o, char day[16], s
         .n_origin = origin->n_list,
         .cert_file = conf_str(c, "tls-cert"),
         .tls_key_file = conf_str(c, "tls-key"),
+        .store_file = conf_str(c, "response-store"),
         .effort = conf_str(c, "reasoning-effort"),
         .date = conf_str(c, "date"),
         .reasoning_field = fields[conf_get(c, "reasoning-field")->i],

@@ -191,6 +191,8 @@ static const struct conf_opt options[] = {
      .help = "a further name of the model; the first is the one shown"},
     {"any-model-name", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SERVE), .group = g_http,
      .help = "take every model name in requests for the loaded one"},
+    {"response-store", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "SQLite file of stored responses; unset: kept in memory"},
     {"reasoning-field", NULL, 0, CONF_CHOICE, "both|reasoning|reasoning_content|none",
      .def = "both", .cmds = BIT(CMD_SERVE), .group = g_http,
      .help = "how answers name the chain of thought"},

@@ -296,7 +296,7 @@ status ask_params(struct gen *g, const struct json *root, enum ask_kind kind, st
         return err_param(e, E_INPUT, "top_logprobs", "\"top_logprobs\" needs \"logprobs\": true");
     g->want_logprobs = want;
     p->no_logprobs = !want;
-    if (!want)
+    if (!want && kind == ASK_CHAT)
         p->n_top = 0;
 out:
     return st;

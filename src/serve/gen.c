@@ -353,6 +353,8 @@ static void join(struct buf *all, int *last, int message)
 
 static void give(struct gen *g, struct choice *c, struct piece *p)
 {
+    p->body = p->text;
+    p->n_body = p->n;
     p->first = c->at_message != p->message;
     c->at_message = p->message;
     if (p->part == PART_CALL) {
@@ -623,7 +625,7 @@ static void serve_gen(struct gen *g, bool look_again)
         g->failed = true;
         err_set(&g->err, E_BUSY, "the server is shutting down");
     }
-    bool over = atomic_load(&g->gone) || g->failed;
+    bool over = atomic_load(&g->gone) || atomic_load(&g->cancelled) || g->failed;
     if (look_again)
         g->behind = false;
     if (!over && !g->behind) {
@@ -692,6 +694,22 @@ status pump_open(struct server *s, struct pump **out, struct err *e)
         return err_set(e, E_LIMIT, "the system refuses another thread");
     p->has_thread = true;
     return OK;
+}
+
+bool pump_cancel(struct pump *p, uint64_t tenant, const char *id)
+{
+    bool found = false;
+    pthread_mutex_lock(&p->lock);
+    for (struct gen *g = p->all; g && !found; g = g->next) {
+        found = g->x->tenant == tenant && strcmp(g->id, id) == 0;
+        if (found) {
+            atomic_store(&g->cancelled, true);
+            enqueue(p, g);
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    (void)!eventfd_write(p->wake, 1);
+    return found;
 }
 
 int pump_running(struct pump *p)

@@ -23,8 +23,10 @@ struct piece {
     int message;      /* messages of one choice are numbered upwards */
     bool first;       /* of its message */
     const char *name; /* PART_CALL: the function */
-    const char *text;
+    const char *text; /* with the blank line that parts it from the message before */
     size_t n;
+    const char *body; /* without */
+    size_t n_body;
 };
 
 struct call {
@@ -70,7 +72,7 @@ struct gen_ops {
     void (*piece)(struct gen *, struct choice *, const struct piece *);
     void (*tick)(struct gen *); /* after each batch of events; or NULL */
     void (*choice_end)(struct gen *, struct choice *);
-    void (*end)(struct gen *);                      /* all choices ended: answer */
+    void (*end)(struct gen *);                      /* all choices ended, or it was cancelled */
     void (*fail)(struct gen *, const struct err *); /* answer with an error */
     void (*fini)(struct gen *);                     /* of `own`; or NULL */
 };
@@ -100,7 +102,7 @@ struct gen {
     /* private to gen.c */
     pthread_mutex_t lock;
     bool started, behind, failed, streaming;
-    atomic_bool gone, shut;
+    atomic_bool gone, shut, cancelled;
     struct err err;
     struct gen *next_queued, *prev, *next;
     bool queued, named;
@@ -110,6 +112,8 @@ MUST_USE status pump_open(struct server *, struct pump **, struct err *);
 /* Cancels what is left. */
 void pump_close(struct pump *);
 int pump_running(struct pump *);
+/* Ends a generation as cancelled, by its id; false when none of the tenant's has it. */
+bool pump_cancel(struct pump *, uint64_t tenant, const char *id);
 /* Every generation ends with an error. */
 void pump_shut(struct pump *);
 

@@ -4,9 +4,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "serve/gen.h"
 #include "serve/put.h"
+#include "serve/store.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -36,7 +36,12 @@ static status read_pem(const char *path, char **text, struct err *e)
 
 static status open_parts(struct server *s, struct err *e)
 {
+    struct store_secrets secret;
     status st = OK;
+    TRY(store_open(s->o.store_file, &s->store, e));
+    TRY(store_secrets(s->store, &secret, e));
+    s->salt = secret.salt;
+    memcpy(s->seal, secret.seal, sizeof s->seal);
     TRY(auth_open(s, &s->auth, e));
     if (thoughts_open(&s->thoughts) < 0)
         TRY(err_set(e, E_NOMEM, "out of memory"));
@@ -71,7 +76,6 @@ status serve_open(const struct serve_opts *o, struct server **out, struct err *e
     if (!s)
         return err_set(e, E_NOMEM, "out of memory");
     s->o = *o;
-    s->salt = (struct hash_key){rng_os_seed(), rng_os_seed()};
     s->created = unix_now();
     atomic_init(&s->state, SERVER_LOADING);
     metrics_init(&s->metrics);
@@ -137,6 +141,7 @@ void serve_close(struct server *s)
         poll(NULL, 0, 10); /* the io thread sends what was answered last */
     http_close(s->http);
     thoughts_close(s->thoughts);
+    store_close(s->store);
     auth_close(s->auth);
     mem_free(s->cert);
     mem_free(s->tls_key);

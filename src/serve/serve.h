@@ -33,6 +33,7 @@ struct serve_opts {
     const char *const *origin; /* [n_origin] that may read answers; "*" is any */
     int n_origin;
     const char *cert_file, *tls_key_file;
+    const char *store_file;           /* SQLite file of stored responses; NULL: in memory */
     const char *effort;               /* default reasoning effort, or NULL */
     const char *date;                 /* "YYYY-MM-DD", "today" or "none" */
     int reasoning_field;              /* SERVE_REASONING_ */

@@ -56,6 +56,7 @@ struct server {
     struct store *store;
     struct metrics metrics;
     struct hash_key salt; /* of everything hashed for strangers */
+    uint8_t seal[32];     /* key of sealed thoughts */
     int64_t created;      /* Unix time of the start */
     char fingerprint[40];
     char *cert, *tls_key; /* PEM text */
@@ -137,6 +138,12 @@ bool thoughts_get(struct thoughts *, uint64_t tenant, const char *call_id, struc
 void api_chat(struct server *, struct exch *, const char *);
 void api_completions(struct server *, struct exch *, const char *);
 void api_generate(struct server *, struct exch *, const char *);
+void api_responses(struct server *, struct exch *, const char *);
+void api_response_tokens(struct server *, struct exch *, const char *);
+void api_response_get(struct server *, struct exch *, const char *id);
+void api_response_delete(struct server *, struct exch *, const char *id);
+void api_response_cancel(struct server *, struct exch *, const char *id);
+void api_response_items(struct server *, struct exch *, const char *id);
 void api_models(struct server *, struct exch *, const char *);
 void api_model(struct server *, struct exch *, const char *id);
 void api_tokenize(struct server *, struct exch *, const char *);

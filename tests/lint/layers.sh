@@ -21,6 +21,9 @@ declare -A may=(
 declare -A only=(
     [jansson.h]=src/base/json.c
     [microhttpd.h]=src/serve/http.c
+    [sqlite3.h]=src/serve/store.c
+    [gnutls/gnutls.h]=src/serve/seal.c
+    [gnutls/crypto.h]=src/serve/seal.c
 )
 
 bad=0

@@ -30,6 +30,11 @@ class Node(Case):
         self.assertEqual((r["error"]["status"], r["error"]["param"]), (400, "temperature"))
         self.assertTrue(r["error"]["id"])
         self.assertEqual(*r["completion"])
+        a = r["responses"]
+        self.assertTrue(a["texts"][0])
+        self.assertEqual(len(set(a["texts"])), 1)
+        self.assertIn("response.completed", a["types"])
+        self.assertEqual((a["items"], a["gone"], a["next"]), (["message"], 404, "completed"))
 
 
 class NodeForms(unittest.TestCase):

@@ -32,6 +32,23 @@ async function forms(n) {
   return out;
 }
 
+// The Responses interface: whole, streamed, stored, chained, deleted.
+async function responses() {
+  const ask = { model: 'tiny', input: 'What is 12 + 30?', seed: 5 };
+  const one = await api.responses.create(ask);
+  const stream = api.responses.stream(ask);
+  const types = new Set();
+  for await (const event of stream) types.add(event.type);
+  const two = await stream.finalResponse();
+  const next = await api.responses.create({ model: 'tiny', input: 'And plus 1?', previous_response_id: one.id });
+  const got = await api.responses.retrieve(one.id);
+  const items = [];
+  for await (const item of api.responses.inputItems.list(one.id)) items.push(item.type);
+  await api.responses.delete(one.id);
+  const gone = await api.responses.retrieve(one.id).catch((e) => e.status);
+  return { texts: [one.output_text, two.output_text, got.output_text], types: [...types], items, gone, next: next.status };
+}
+
 async function tiny() {
   const ask = { model: 'tiny', messages: [{ role: 'user', content: 'What is 12 + 30?' }], seed: 5, max_tokens: 200 };
   const models = [];
@@ -46,6 +63,7 @@ async function tiny() {
     whole: message(await api.chat.completions.create(ask)),
     streamed: await streamed(ask),
     error: { name: error.constructor.name, status: error.status, param: error.param, id: error.requestID },
+    responses: await responses(),
     completion: [completion.choices[0].text, text],
   };
 }
