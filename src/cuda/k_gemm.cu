@@ -249,9 +249,10 @@ struct work {
     const int32_t *n_group;
 };
 
-/* Steps under way in a warp. */
+/* Steps under way in a warp, and blocks an SM shall hold: the registers for the one limit the other. */
 template <bool MX, int NT> struct depth {
-    static const int steps = MX ? 8 : NT == 1 ? 2 : 4;
+    static const int steps = MX ? NT == 1 ? 4 : 6 : NT == 1 ? 2 : 4;
+    static const int blocks = NT == 1 ? MX ? 4 : 3 : NT == 2 ? 2 : 1;
 };
 
 /* Adds the chains of each tile in order; the result is in the first chain's warp. */
@@ -279,7 +280,7 @@ static __device__ __forceinline__ void join_chains(float acc[NT][4], int warp, i
 }
 
 template <bool MX, int NT, int NC, typename E>
-static __global__ void __launch_bounds__(256) thin(struct work k, struct source src, E epi)
+static __global__ void __launch_bounds__(256, (depth<MX, NT>::blocks)) thin(struct work k, struct source src, E epi)
 {
     extern __shared__ char smem[];
     __shared__ float part8[8];
@@ -627,20 +628,20 @@ static __global__ void __launch_bounds__(256, 1) warpgroup(struct work k, struct
 #pragma unroll
     for (int m = 0; m < MT; m++)
         f[m].load(k.w, k.scale, at[m], lane);
-    for (int s = 0; s < k.n_step; s++) {
-        uint32_t a[MT][4][4];
+    /* Two sets of registers in turn: the tensor core still reads one while the other is filled. */
+    uint32_t a[2][MT][4][4];
+    auto step = [&](int s, uint32_t(&x)[MT][4][4]) {
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                f[m].slice(i, a[m][i]);
-                /* Decoded here, into registers of their own: neither may the arithmetic sink below
-                 * the fence, nor the next load land in what wgmma still reads. */
-                for (int j = 0; j < 4; j++)
-                    asm volatile("mov.b32 %0, %0;" : "+r"(a[m][i][j])::"memory");
+                f[m].slice(i, x[m][i]);
+                /* In registers of its own, not the load's: the assembler must see that what wgmma
+                 * reads is not written while it runs. blockIdx.z is 0, but it does not know that. */
+                for (int j = 0; j < 4 && !MX; j++)
+                    x[m][i][j] ^= blockIdx.z;
             }
-            if (s + 1 < k.n_step)
-                f[m].load(k.w, k.scale, at[m] + s + 1, lane);
+            f[m].load(k.w, k.scale, at[m] + min(s + 1, k.n_step - 1), lane);
         }
         asm volatile("cp.async.wait_group 1;\nfence.proxy.async.shared::cta;" ::: "memory");
         __syncthreads(); /* stage s is there, and everybody has finished with stage s - 2 */
@@ -653,9 +654,16 @@ static __global__ void __launch_bounds__(256, 1) warpgroup(struct work k, struct
         for (int i = 0; i < 4; i++)
 #pragma unroll
             for (int m = 0; m < MT; m++)
-                wgmma(acc[m], a[m][i], b + 2 * i);
+                wgmma(acc[m], x[m][i], b + 2 * i);
         wg_end<1>();
+    };
+    int s = 0;
+    for (; s + 1 < k.n_step; s += 2) {
+        step(s, a[0]);
+        step(s + 1, a[1]);
     }
+    if (s < k.n_step)
+        step(s, a[0]);
     wg_end<0>();
 #pragma unroll
     for (int m = 0; m < MT; m++)
