@@ -402,6 +402,22 @@ static void test_stop_texts(void **state)
     gloss_engine_free(g);
 }
 
+/* Tools and a format: two grammars. */
+static void hold(struct gloss_params *p)
+{
+    static const char schema[] = "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":"
+                                 "\"string\",\"pattern\":\"^[a-z]+$\"}}}";
+    static const struct gloss_tool tools[] = {
+        {.recipient = "functions.f", .schema = schema, .n_schema = sizeof schema - 1},
+        {.recipient = "python", .builtin = 1},
+    };
+    p->tools = tools;
+    p->n_tools = 2;
+    p->format = GLOSS_FORMAT_CHOICE;
+    p->format_text = "[\"yes\",\"no\"]";
+    p->n_format_text = 12;
+}
+
 /* Opens everything and runs one request; the code of the first failure. */
 static gloss_status whole_path(void)
 {
@@ -421,6 +437,7 @@ static gloss_status whole_path(void)
     p.presence_penalty = 1;
     p.n_top = 2;
     p.n = 2;
+    hold(&p);
     gloss_status st = gloss_model_open("tiny", NULL, &m, NULL);
     if (st == GLOSS_OK)
         st = gloss_engine_new(m, &o, &g, NULL);
@@ -444,14 +461,16 @@ static void test_every_allocation_may_fail(void **state)
     (void)state;
     mem_fault_at(0);
     assert_int_equal(whole_path(), GLOSS_OK);
-    long total = mem_fault_count();
+    long total = mem_fault_count(), n_spared = 0;
     /* All of the first and last hundred, and a prime stride through the JSON in between. */
     for (long n = 1; n <= total; n += n < 100 || n > total - 100 ? 1 : 61) {
         mem_fault_at(n);
         gloss_status st = whole_path();
         mem_fault_at(0);
-        assert_int_equal(st, GLOSS_E_NOMEM);
+        n_spared += st == GLOSS_OK;
+        assert_true(st == GLOSS_OK || st == GLOSS_E_NOMEM);
     }
+    assert_true(n_spared <= 2); /* a grammar that can't be kept for the next request */
 }
 
 /* Many steps over page and window borders, no allocation. */
@@ -505,6 +524,7 @@ static gloss_status submit_and_read(gloss_engine *g, uint64_t *hash)
     p.n_bias = 1;
     p.seed = 5;
     p.temperature = 1;
+    hold(&p);
     gloss_status st = gloss_submit(g, prompt[1], n_prompt[1], &p, &r, NULL);
     *hash = 0;
     for (int left = st == GLOSS_OK ? 2 : 0; left > 0;) {

@@ -15,7 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-enum { N_REQ = 256, MAX_PROMPT = 110, MAX_TOK = 12, MAX_N = 2, N_VOCAB = 1500 };
+enum { N_REQ = 256, MAX_PROMPT = 76, MAX_TOK = 12, MAX_N = 2, N_VOCAB = 1500 };
 
 static gloss_model *model;
 static uint64_t seed;
@@ -47,11 +47,35 @@ static uint32_t draw(uint64_t stream, uint64_t i, uint32_t n)
 /* Requests share beginnings of three lengths, so that the cache has something to find. */
 static int make_prompt(int i, int32_t *ids)
 {
-    int n = 1 + (int)draw(1, (uint64_t)i, MAX_PROMPT), shared = (int)draw(2, (uint64_t)i, 3) * 50;
+    int n = 1 + (int)draw(1, (uint64_t)i, MAX_PROMPT), shared = (int)draw(2, (uint64_t)i, 3) * 35;
     for (int k = 0; k < n; k++)
         ids[k] = (int32_t)(k < shared ? draw(3, (uint64_t)k, N_VOCAB)
                                       : draw(4, (uint64_t)(i * MAX_PROMPT + k), N_VOCAB));
     return n;
+}
+
+/* Every third one is held to something: tools, a format, both; some write their headers freely. */
+static void hold(struct gloss_params *p, int i)
+{
+    static const char args[] =
+        "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\","
+        "\"maxLength\":9},\"b\":{\"type\":\"number\"}},\"required\":[\"a\"]}",
+                      pattern[] = "([A-Z][a-z]+ ?){1,9}";
+    static const struct gloss_tool tools[] = {
+        {.recipient = "functions.f", .schema = args, .n_schema = sizeof args - 1},
+        {.recipient = "python", .builtin = 1},
+    };
+    p->max_tokens += 16; /* past the header */
+    p->no_analysis = i % 2;
+    p->no_header_grammar = i % 5 == 0;
+    p->tools = tools;
+    p->n_tools = i % 4 < 2 ? 2 : 0;
+    p->tool_choice = i % 4 == 1 && i % 5 ? GLOSS_TOOL_CHOICE_REQUIRED : GLOSS_TOOL_CHOICE_AUTO;
+    p->format = i % 7 < 3   ? GLOSS_FORMAT_REGEX
+                : i % 7 < 5 ? GLOSS_FORMAT_JSON_SCHEMA
+                            : GLOSS_FORMAT_TEXT;
+    p->format_text = i % 7 < 3 ? pattern : args;
+    p->n_format_text = i % 7 < 3 ? sizeof pattern - 1 : sizeof args - 1;
 }
 
 static gloss_request *submit(gloss_engine *g, int i)
@@ -80,6 +104,8 @@ static gloss_request *submit(gloss_engine *g, int i)
     p.ignore_eos = i % 2;
     p.tenant = (uint64_t)(i % 3);
     p.priority = i % 13 == 0;
+    if (i % 3 == 0)
+        hold(&p, i / 3);
     gloss_request *r;
     struct gloss_err e;
     int n = make_prompt(i, ids);
@@ -172,7 +198,7 @@ static void test_256_as_if_alone(void **state)
     (void)state;
     static struct result alone[N_REQ], res;
     static gloss_request *r[N_REQ];
-    static const int chunks[] = {1, 7, 64, 512}, pages[] = {5, 6, 10, 20};
+    static const int chunks[] = {1, 7, 64, 512}, pages[] = {4, 5, 8, 16};
     gloss_engine *g = open_engine(1, 64, false, 64);
     for (int i = 0; i < N_REQ; i++) {
         r[i] = submit(g, i);
