@@ -32,12 +32,16 @@ FLAGS_kern_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_kern_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
                      -mavx512bf16 -mfma -mf16c
 FLAGS_kern_neon   := -O3 -march=armv8-a
-# Its loops over the vocabulary are written for the vectoriser.
-FLAGS_sample := -O3 -fno-trapping-math
+# Sampling's loops over the vocabulary are written for the vectoriser. No fused operations: every
+# instruction set has the same results.
+PASS := $(if $(filter x86_64,$(ARCH)),pass_avx2,pass_plain)
+FLAGS_pass      := -O3 -fno-trapping-math -ffp-contract=off
+FLAGS_pass_avx2 := $(FLAGS_pass) -mavx2
+FLAGS_sample    := -O3 -fno-trapping-math
 
-LIB_SRC  := $(filter-out src/cpu/kern_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
+LIB_SRC  := $(filter-out src/cpu/kern_%.c src/engine/pass_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
               src/ref/*.c src/cpu/*.c src/cuda/*.c src/engine/*.c src/*.c)) \
-            src/cpu/kern_c.c $(KERN_$(ARCH):%=src/cpu/%.c)
+            src/cpu/kern_c.c $(KERN_$(ARCH):%=src/cpu/%.c) src/engine/$(PASS).c
 LIB_ASM  := $(filter-out src/serve/%,$(wildcard src/*/*.S))
 CLI_SRC  := $(wildcard src/cli/*.c src/serve/*.c)
 CLI_ASM  := src/serve/openapi_data.S

@@ -1,7 +1,5 @@
-/* The passes over the whole vocabulary are plain loops over blocks of LANE elements without
- * branches, which the compiler turns into vector code of the baseline instruction set (the Makefile
- * gives this file -O3). No pass sorts: top-k and top-p find their threshold by counting float bit
- * patterns, eleven or ten bits at a time, so that a flat distribution costs what a steep one does.
+/* The passes over the whole vocabulary are pass.h's. No pass sorts: top-k and top-p find their
+ * threshold by counting float bit patterns.
  */
 #include "engine/sample.h"
 #include "base/mem.h"
@@ -11,27 +9,25 @@
 #include <math.h>
 
 enum {
-    LANE = 16,
-    BLOCK = 1024, /* elements summed in float before they go into a double */
-    HIST = 1024   /* buckets; bits of 1.0f >> 20 are below it */
+    HIST = 1024, /* buckets */
+    COPIES = 4
 };
 
-/* Counts and masses of one level; two copies, since neighbours often fall into one bucket and an
- * update has to wait for the one before. */
+/* Counts or sums of one level. Neighbours often fall into one bucket, and an update has to wait for
+ * the one before: so each has a copy of its own. */
 struct hist {
-    int32_t n[2][HIST];
-    double mass[2][HIST];
+    double at[HIST][COPIES];
 };
 
 status sample_scratch_open(struct sample_scratch *s, int n_vocab)
 {
     size_t n = (size_t)n_vocab;
-    *s = (struct sample_scratch){.n_vocab = n_vocab};
+    *s = (struct sample_scratch){.n_vocab = n_vocab, .pass = sample_pass_best()};
     s->row = mem_array(n, sizeof *s->row);
     s->p = mem_array(n, sizeof *s->p);
     s->cand_p = mem_array(n, sizeof *s->cand_p);
     s->cand = mem_array(n, sizeof *s->cand);
-    s->block = mem_array(n / BLOCK + 1, sizeof *s->block);
+    s->block = mem_array(n / PASS_BLOCK + 1, sizeof *s->block);
     s->hist = mem_alloc(sizeof(struct hist));
     if (s->row && s->p && s->cand_p && s->cand && s->block && s->hist)
         return OK;
@@ -92,206 +88,126 @@ void sample_seen_add(struct sample_seen *s, int32_t id, bool generated)
 
 /* ---- passes over the vocabulary ---- */
 
-static float max_of(const float *x, int n)
-{
-    float m[LANE], max = x[0];
-    int i = 0;
-    for (int j = 0; j < LANE; j++)
-        m[j] = x[0];
-    for (; i + LANE <= n; i += LANE)
-        for (int j = 0; j < LANE; j++)
-            m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
-    for (int j = 0; j < LANE; j++)
-        max = m[j] > max ? m[j] : max;
-    for (; i < n; i++)
-        max = x[i] > max ? x[i] : max;
-    return max;
-}
-
-static int32_t index_of(const float *x, int n, float v)
-{
-    int i = 0;
-    for (; i + LANE <= n; i += LANE) {
-        int any = 0;
-        for (int j = 0; j < LANE; j++)
-            any |= x[i + j] == v;
-        if (any)
-            break;
-    }
-    while (i < n - 1 && x[i] != v)
-        i++;
-    return i;
-}
-
 int32_t sample_argmax(const float *logits, int n_vocab)
 {
-    return index_of(logits, n_vocab, max_of(logits, n_vocab));
+    float unused;
+    return sample_pass_best()->argmax(logits, n_vocab, &unused);
 }
 
-/* exp(x) for x <= 0, relative error below 2e-7; 0 where the result would be denormal, -Inf
- * included. 2^k by the exponent bits, the rest by a polynomial (Cephes' expf). */
-static inline float exp_below_0(float x)
+static double lse_of(const struct sample_pass *pass, const float *logits, int n_vocab, float max)
 {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    float y = x < -87.0f ? -87.0f : x;
-    float shifted = y * 1.44269504f + magic;
-    float k = shifted - magic;
-    float r = y - k * 0.693359375f;
-    r = r + k * 2.12194440e-4f;
-    float q = 1.9875691500e-4f;
-    q = q * r + 1.3981999507e-3f;
-    q = q * r + 8.3334519073e-3f;
-    q = q * r + 4.1665795894e-2f;
-    q = q * r + 1.6666665459e-1f;
-    q = q * r + 5.0000001201e-1f;
-    q = q * r * r + r + 1.0f;
-    float scaled = bits_f32(f32_bits(q) + (f32_bits(shifted) << 23));
-    return x < -87.0f ? 0.0f : scaled;
-}
-
-static double sum_block(const float *x, int n)
-{
-    float part[LANE] = {0};
+    float unused[PASS_BLOCK];
     double sum = 0;
-    int i = 0;
-    for (; i + LANE <= n; i += LANE)
-        for (int j = 0; j < LANE; j++)
-            part[j] += x[i + j];
-    for (; i < n; i++)
-        part[0] += x[i];
-    for (int j = 0; j < LANE; j++)
-        sum += (double)part[j];
-    return sum;
-}
-
-/* out[i] = exp((x[i] - max) * inv_t) for one block of n <= BLOCK; returns their sum. */
-static double exp_block(const float *x, int n, float max, float inv_t, float *out)
-{
-    for (int i = 0; i < n; i++)
-        out[i] = exp_below_0((x[i] - max) * inv_t);
-    return sum_block(out, n);
-}
-
-static double lse_of(const float *logits, int n_vocab, float max)
-{
-    float unused[BLOCK];
-    double sum = 0;
-    for (int i = 0; i < n_vocab; i += BLOCK)
-        sum += exp_block(logits + i, min_int(BLOCK, n_vocab - i), max, 1, unused);
+    for (int i = 0; i < n_vocab; i += PASS_BLOCK)
+        sum += pass->exp(logits + i, min_int(PASS_BLOCK, n_vocab - i), max, 1, unused);
     return (double)max + log(sum);
 }
 
 double sample_lse(const float *logits, int n_vocab)
 {
-    return lse_of(logits, n_vocab, max_of(logits, n_vocab));
+    const struct sample_pass *pass = sample_pass_best();
+    float max;
+    (void)pass->argmax(logits, n_vocab, &max);
+    return lse_of(pass, logits, n_vocab, max);
 }
 
 void sample_top(const float *logits, int n_vocab, int n, int32_t *id)
 {
+    const struct sample_pass *pass = sample_pass_best();
     int k = 0;
-    for (int32_t i = 0; i < n_vocab; i++) {
-        if (k == n && !(logits[i] > logits[id[k - 1]]))
+    for (int from = 0; from < n_vocab; from += PASS_BLOCK) {
+        int to = min_int(from + PASS_BLOCK, n_vocab);
+        float max;
+        (void)pass->argmax(logits + from, to - from, &max);
+        if (k == n && !(max > logits[id[k - 1]]))
             continue;
-        int at = k < n ? k++ : n - 1;
-        for (; at > 0 && logits[i] > logits[id[at - 1]]; at--)
-            id[at] = id[at - 1];
-        id[at] = i;
+        for (int32_t i = from; i < to; i++) {
+            if (k == n && !(logits[i] > logits[id[k - 1]]))
+                continue;
+            int at = k < n ? k++ : n - 1;
+            for (; at > 0 && logits[i] > logits[id[at - 1]]; at--)
+                id[at] = id[at - 1];
+            id[at] = i;
+        }
     }
 }
 
 /* ---- filters ---- */
 
-/* Appends the elements of at least `floor_p` to the candidates; returns how many there are. */
-static int collect(struct sample_scratch *s, float floor_p)
-{
-    int n = 0, i = 0;
-    for (; i < s->n_vocab; i += LANE) {
-        int m = min_int(LANE, s->n_vocab - i), any = 0;
-        if (m == LANE)
-            for (int j = 0; j < LANE; j++)
-                any |= s->p[i + j] >= floor_p;
-        if (m == LANE && !any)
-            continue;
-        for (int j = i; j < i + m; j++) {
-            s->cand_p[n] = s->p[j]; /* kept only if counted */
-            s->cand[n] = j;
-            n += s->p[j] >= floor_p && s->p[j] > 0;
-        }
-    }
-    return n;
-}
-
-/* Counts v[n] by `shift`ed bits and walks down from the largest until *left_n elements or
- * *left_mass are reached; both lose what lies above. Returns the bucket; *in_n is what it holds. */
-static uint32_t crossing(struct hist *h, const float *v, int n, int shift, int *left_n,
-                         double *left_mass, int *in_n)
+/* Walks down from the largest of v[n] until there are *left elements (by_mass: until their sum is
+ * *left), in buckets of 2^shift bit patterns from `lo` on; *left loses what lies above. Returns the
+ * bucket. */
+static uint32_t crossing(struct hist *h, const float *v, int n, uint32_t lo, int shift,
+                         bool by_mass, double *left)
 {
     memset(h, 0, sizeof *h);
-    for (int i = 0; i < n; i++) {
-        uint32_t b = f32_bits(v[i]) >> shift & (HIST - 1);
-        h->n[i & 1][b]++;
-        h->mass[i & 1][b] += (double)v[i];
+    if (by_mass)
+        for (int i = 0; i < n; i++)
+            h->at[(f32_bits(v[i]) - lo) >> shift][i % COPIES] += (double)v[i];
+    else
+        for (int i = 0; i < n; i++)
+            h->at[(f32_bits(v[i]) - lo) >> shift][i % COPIES]++;
+    uint32_t last = 0;
+    for (int b = HIST - 1; b >= 0; b--) {
+        double in = 0;
+        for (int i = 0; i < COPIES; i++)
+            in += h->at[b][i];
+        if (in <= 0)
+            continue;
+        last = (uint32_t)b;
+        if (in >= *left)
+            return last;
+        *left -= in;
     }
-    int rest = n;
-    for (int b = HIST - 1;; b--) {
-        *in_n = h->n[0][b] + h->n[1][b];
-        double in_mass = h->mass[0][b] + h->mass[1][b];
-        rest -= *in_n;
-        /* The last elements stand in for a crossing that rounding hid. */
-        if (*in_n && (*in_n >= *left_n || in_mass >= *left_mass || rest == 0))
-            return (uint32_t)b;
-        *left_n -= *in_n;
-        *left_mass -= in_mass;
-    }
+    return last; /* the smallest elements stand in for a crossing that rounding hid */
 }
 
-/* The smallest value that is kept when the likeliest of v[n] are taken until there are max_n of
- * them or they reach max_mass; *n_equal of those with this very value. Bit patterns order positive
- * floats as their values do: three rounds find the pattern. tmp[n]; n > 0. */
-static float threshold(struct hist *h, const float *v, int n, int max_n, double max_mass,
-                       float *tmp, int *n_equal)
+/* The smallest value that is kept when the largest of v[n] are taken until there are `left` of them
+ * (by_mass: until their sum is `left`); *n_equal of those with this very value. Bit patterns order
+ * positive floats as their values do; each round narrows their range to a thousandth, a flat
+ * distribution's as quickly as a steep one's. tmp[n]; n > 0. */
+static float threshold(const struct sample_pass *pass, struct hist *h, const float *v, int n,
+                       bool by_mass, double left, float *tmp, int *n_equal)
 {
-    static const int shift[] = {20, 10, 0};
-    uint32_t bits = 0;
-    for (int level = 0; level < 3; level++) {
-        int in_n, k = 0;
-        bits = bits << 10 | crossing(h, v, n, shift[level], &max_n, &max_mass, &in_n);
-        for (int i = 0; i < n && k < in_n; i++) { /* in place from the second round on */
-            tmp[k] = v[i];
-            k += f32_bits(v[i]) >> shift[level] == bits;
-        }
-        v = tmp;
-        n = in_n;
+    float least, most;
+    pass->range(v, n, &least, &most);
+    uint32_t lo = f32_bits(least), hi = f32_bits(most);
+    while (hi > lo) {
+        int shift = 0;
+        while ((hi - lo) >> shift >= HIST)
+            shift++;
+        lo += crossing(h, v, n, lo, shift, by_mass, &left) << shift;
+        hi = lo + ((uint32_t)1 << shift) - 1;
+        n = pass->between(v, n, bits_f32(lo), bits_f32(hi), tmp);
+        v = tmp; /* in place from the second round on */
     }
-    double want = ceil(max_mass / (double)v[0]);
-    *n_equal = max_int(1, want < (double)min_int(max_n, n) ? (int)want : min_int(max_n, n));
+    double want = by_mass ? ceil(left / (double)v[0]) : left;
+    *n_equal = max_int(1, want < (double)n ? (int)want : n);
     return v[0];
 }
 
-/* Keeps the likeliest candidates until there are max_n of them or they reach max_mass; of equal
- * ones those with the lowest ids. */
-static int cut(struct sample_scratch *s, int n, int max_n, double max_mass)
+/* Keeps the likeliest candidates until there are `left` of them, or until they sum to `left`; of
+ * equal ones those with the lowest ids. The others become 0. */
+static void cut(struct sample_scratch *s, int n, bool by_mass, double left)
 {
-    int take, kept = 0;
-    float v = threshold(s->hist, s->cand_p, n, max_n, max_mass, s->row, &take);
-    for (int i = 0; i < n; i++) {
-        float q = s->cand_p[i];
-        s->cand_p[kept] = q;
-        s->cand[kept] = s->cand[i];
-        kept += q > v || (q == v && take-- > 0);
-    }
-    return kept;
+    int take;
+    float v = threshold(s->pass, s->hist, s->cand_p, n, by_mass, left, s->row, &take);
+    int more = s->pass->keep(s->cand_p, n, v) - take;
+    for (int i = n - 1; more > 0; i--)
+        if (s->cand_p[i] == v) {
+            s->cand_p[i] = 0;
+            more--;
+        }
 }
 
-/* A value that at least k elements of p reach: the k-th largest of the blocks' maxima. */
+/* A value that at least k elements of p reach: the k-th largest of the groups' maxima. */
 static float floor_of_top(struct sample_scratch *s, int k)
 {
-    int n = s->n_vocab / LANE, unused;
+    int n = s->n_vocab / PASS_LANE, unused;
     if (k > n / 2)
         return 0;
-    for (int i = 0; i < n; i++)
-        s->cand_p[i] = max_of(s->p + i * LANE, LANE);
-    return threshold(s->hist, s->cand_p, n, k, INFINITY, s->row, &unused);
+    s->pass->group_max(s->p, n, s->cand_p);
+    return threshold(s->pass, s->hist, s->cand_p, n, false, k, s->row, &unused);
 }
 
 static bool mask_allows(const struct sample_mask *m, int32_t id)
@@ -301,18 +217,17 @@ static bool mask_allows(const struct sample_mask *m, int32_t id)
 
 /* Gives x[n], the elements of ids from..from + n - 1, the value v where the mask forbids; `from` is
  * a multiple of 32. False: there was none. */
-static bool mask_block(const struct sample_mask *m, int from, int n, float v, float *x)
+static bool mask_block(const struct sample_pass *pass, const struct sample_mask *m, int from, int n,
+                       float v, float *x)
 {
     bool any = false;
     for (int i = 0; i < n; i += 32) {
         uint32_t w = m->bits[(from + i) / 32];
-        int most = min_int(32, n - i);
         if (w == UINT32_MAX)
             continue;
         if (m->also >= from + i && m->also - (from + i) < 32)
             w |= (uint32_t)1 << (m->also - (from + i));
-        for (int j = 0; j < most; j++)
-            x[i + j] = w >> j & 1 ? x[i + j] : v;
+        pass->mask(w, min_int(32, n - i), v, x + i);
         any = true;
     }
     return any;
@@ -336,30 +251,31 @@ static const float *apply_rules(const float *logits, const struct sample_params 
     for (int i = 0; forbid && i < r->n_forbidden; i++)
         s->row[r->forbidden[i]] = -INFINITY;
     if (r->mask.bits)
-        (void)mask_block(&r->mask, 0, s->n_vocab, -INFINITY, s->row);
+        (void)mask_block(s->pass, &r->mask, 0, s->n_vocab, -INFINITY, s->row);
     return s->row;
 }
 
-/* Everything may be chosen: the block sums find the block. */
-static int32_t draw_all(struct sample_scratch *s, double at)
+/* The index of the element of x[n] where the running sum passes `at`; s->block holds the sums of
+ * its blocks. -1: rounding used up the mass, and there is no last one either. */
+static int32_t draw(const struct sample_scratch *s, const float *x, int n, double at)
 {
-    int32_t last = 0;
-    for (int i = 0; i < s->n_vocab; i += BLOCK) {
-        int n = min_int(BLOCK, s->n_vocab - i);
-        if (s->block[i / BLOCK] <= at && i + n < s->n_vocab) {
-            at -= s->block[i / BLOCK];
+    int32_t last = -1;
+    for (int i = 0; i < n; i += PASS_BLOCK) {
+        int m = min_int(PASS_BLOCK, n - i);
+        if (s->block[i / PASS_BLOCK] <= at && i + m < n) {
+            at -= s->block[i / PASS_BLOCK];
             continue;
         }
-        for (int j = i; j < i + n; j++) {
-            if (s->p[j] == 0)
+        for (int j = i; j < i + m; j++) {
+            if (x[j] <= 0)
                 continue;
             last = j;
-            at -= (double)s->p[j];
+            at -= (double)x[j];
             if (at < 0)
                 return j;
         }
     }
-    return s->p[last] > 0 ? last : index_of(s->p, s->n_vocab, 1); /* rounding used up the mass */
+    return last;
 }
 
 int32_t sample_token(const float *logits, const struct sample_params *p,
@@ -369,65 +285,64 @@ int32_t sample_token(const float *logits, const struct sample_params *p,
     const float *raw = logits;
     const struct sample_mask *mask = r->mask.bits ? &r->mask : NULL;
     bool rules = (r->seen && r->seen->n) || p->n_bias || r->n_forbidden;
-    float raw_max = rules && !lse ? 0 : max_of(raw, n);
-    float max = raw_max;
-    if (!rules && mask && !mask_allows(mask, index_of(raw, n, raw_max)))
+    const struct sample_pass *pass = s->pass;
+    float max = 0;
+    int32_t top = rules && !lse ? 0 : pass->argmax(raw, n, &max);
+    float raw_max = max;
+    if (!rules && mask && !mask_allows(mask, top))
         rules = true; /* the largest of those allowed is to be found */
     if (rules) {
         logits = apply_rules(raw, p, r, true, s);
-        max = max_of(logits, n);
+        top = pass->argmax(logits, n, &max);
         if (max == -INFINITY) {
             logits = apply_rules(raw, p, r, false, s);
-            max = max_of(logits, n);
+            top = pass->argmax(logits, n, &max);
         }
         mask = NULL; /* applied */
     }
     bool same = !rules && p->temperature == 1; /* the sum below is that of the model itself */
     if (lse && !same)
-        *lse = lse_of(raw, n, raw_max);
+        *lse = lse_of(pass, raw, n, raw_max);
     if (p->temperature <= 0)
-        return index_of(logits, n, max);
+        return top;
     double sum = 0, whole = 0;
-    for (int i = 0; i < n; i += BLOCK) {
-        int m = min_int(BLOCK, n - i);
-        double in = exp_block(logits + i, m, max, 1 / p->temperature, s->p + i);
+    for (int i = 0; i < n; i += PASS_BLOCK) {
+        int m = min_int(PASS_BLOCK, n - i);
+        double in = pass->exp(logits + i, m, max, 1 / p->temperature, s->p + i);
         whole += in;
-        if (mask && mask_block(mask, i, m, 0, s->p + i))
-            in = sum_block(s->p + i, m);
-        sum += s->block[i / BLOCK] = in;
+        if (mask && mask_block(pass, mask, i, m, 0, s->p + i))
+            in = pass->sum(s->p + i, m);
+        sum += s->block[i / PASS_BLOCK] = in;
     }
     if (lse && same)
         *lse = (double)max + log(whole);
     double u = rng_uniform(p->seed, p->stream, r->pos);
     bool by_mass = p->top_p > 0 && p->top_p<1, by_n = p->top_k> 0 && p->top_k < n;
-    if (!by_mass && !by_n && p->min_p <= 0)
-        return draw_all(s, u * sum);
+    if (!by_mass && !by_n && p->min_p <= 0) {
+        int32_t id = draw(s, s->p, n, u * sum);
+        return id < 0 ? top : id;
+    }
     /* Elements below (1 - top_p) of the average sum to less than 1 - top_p of the mass: the others
      * reach top_p without them. The likeliest element is 1. */
     float floor_p = by_n      ? floor_of_top(s, p->top_k)
                     : by_mass ? (float)((1 - (double)p->top_p) * sum / n)
                               : p->min_p;
-    int m = collect(s, floor_p);
+    int m = pass->collect(s->p, n, floor_p, s->cand_p, s->cand);
     if (by_n && m > p->top_k) {
-        m = cut(s, m, p->top_k, INFINITY);
+        cut(s, m, false, p->top_k);
         sum = 0;
         for (int i = 0; i < m; i++)
             sum += (double)s->cand_p[i];
     }
     if (by_mass)
-        m = cut(s, m, n, (double)p->top_p * sum);
+        cut(s, m, true, (double)p->top_p * sum);
     double mass = 0;
-    for (int i = 0; i < m; i++)
-        mass += s->cand_p[i] >= p->min_p ? (double)s->cand_p[i] : 0;
-    double at = u * mass;
-    int32_t chosen = s->cand[0];
-    for (int i = 0; i < m; i++) {
-        if (s->cand_p[i] < p->min_p)
-            continue;
-        chosen = s->cand[i];
-        at -= (double)s->cand_p[i];
-        if (at < 0)
-            break;
+    for (int i = 0; i < m; i += PASS_BLOCK) {
+        int in = min_int(PASS_BLOCK, m - i);
+        for (int j = i; j < i + in; j++)
+            s->cand_p[j] = s->cand_p[j] >= p->min_p ? s->cand_p[j] : 0;
+        mass += s->block[i / PASS_BLOCK] = pass->sum(s->cand_p + i, in);
     }
-    return chosen;
+    int32_t i = draw(s, s->cand_p, m, u * mass);
+    return i < 0 ? top : s->cand[i];
 }

@@ -10,6 +10,7 @@
 #define ENGINE_SAMPLE_H
 
 #include "base/err.h"
+#include "engine/pass.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -48,12 +49,13 @@ struct sample_mask {
 };
 
 struct sample_scratch {
-    float *row; /* [n_vocab] logits with penalties and bias */
-    float *p;   /* [n_vocab] */
-    float *cand_p;
-    int32_t *cand; /* [n_vocab] candidates left by the filters, ascending ids */
+    float *row;    /* [n_vocab] logits with penalties and bias */
+    float *p;      /* [n_vocab] */
+    float *cand_p; /* [n_vocab] candidates left by the filters: values, and their ids, ascending */
+    int32_t *cand; /* [n_vocab] */
     double *block; /* [blocks] sums of p */
     void *hist;
+    const struct sample_pass *pass;
     int n_vocab;
 };
 MUST_USE status sample_scratch_open(struct sample_scratch *s, int n_vocab);

@@ -402,9 +402,7 @@ bool turn_mask(struct turn *t, uint32_t *bits, int32_t *end)
     size_t words = masker_words(t->m);
     *end = -1;
     if (anything(t)) {
-        memcpy(bits, masker_ordinary(t->m), words * sizeof *bits);
-        for (int which = 0; which < N_SPECIAL; which++)
-            set_bit(bits, words, vocab_special(masker_vocab(t->m), (enum special)which));
+        memset(bits, 0xff, words * sizeof *bits);
         return false;
     }
     if (t->phase == PH_BODY) {
@@ -442,16 +440,11 @@ static uint32_t header_child(const struct turn *t, int32_t id, uint8_t allow)
 bool turn_allows(struct turn *t, int32_t id)
 {
     const struct headers *h = t->h;
-    const struct vocab *v = masker_vocab(t->m);
-    size_t n;
-    if (id < 0 || (size_t)id / 32 >= masker_words(t->m) || !vocab_bytes(v, id, &n))
+    if (id < 0 || (size_t)id / 32 >= masker_words(t->m))
         return false;
+    if (anything(t))
+        return true;
     bool ordinary = masker_ordinary(t->m)[id / 32] >> (id % 32) & 1;
-    if (anything(t)) {
-        for (int which = 0; which < N_SPECIAL && !ordinary; which++)
-            ordinary = vocab_special(v, (enum special)which) == id;
-        return ordinary;
-    }
     switch (t->phase) {
     case PH_BODY:
         if (body_grammar(t))

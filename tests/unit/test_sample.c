@@ -1,9 +1,11 @@
 /* Sampling: filters keep what they must, frequencies follow the distribution, seeds repeat. */
 #include "unit/unit.h"
 
+#include "base/rng.h"
 #include "engine/sample.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 enum { V = 50, DRAWS = 20000 };
 
@@ -275,6 +277,95 @@ static void test_top(void **state)
     }
 }
 
+/* A mask does what forbidding the same tokens does, at every temperature and filter; where all that
+ * it allows is forbidden, it wins. */
+static void test_mask(void **state)
+{
+    (void)state;
+    enum { N = 3000, WORDS = (N + 31) / 32 };
+    static float row[N];
+    static uint32_t bits[WORDS];
+    static int32_t forbidden[N];
+    struct sample_scratch s;
+    assert_int_equal(sample_scratch_open(&s, N), OK);
+    for (uint64_t round = 0; round < 400; round++) {
+        double share = round % 4 == 0 ? 0.002 : round % 4 == 1 ? 0.5 : 0.9999;
+        int n = 0;
+        int32_t also = (int32_t)(rng_uniform(5, round, N) * N);
+        memset(bits, 0, sizeof bits);
+        for (int i = 0; i < N; i++) {
+            row[i] = (float)(rng_uniform(6, round, (uint64_t)i) * 12);
+            bool in = rng_uniform(7, round, (uint64_t)i) < share;
+            if (in)
+                bits[i / 32] |= (uint32_t)1 << (i % 32);
+            if (!in && i != also)
+                forbidden[n++] = i;
+        }
+        struct sample_params p = {.temperature = round % 3 ? 0.5f * (float)(round % 3) : 0,
+                                  .top_p = round % 5 == 1 ? 0.8f : 0,
+                                  .top_k = round % 5 == 2 ? 20 : 0,
+                                  .min_p = round % 5 == 3 ? 0.1f : 0,
+                                  .seed = 9};
+        struct sample_rules masked = {.mask = {bits, also}, .pos = round},
+                            listed = {.forbidden = forbidden, .n_forbidden = n, .pos = round};
+        double lse, lse2;
+        int32_t a = sample_token(row, &p, &masked, &lse, &s),
+                b = sample_token(row, &p, &listed, &lse2, &s);
+        assert_int_equal(a, b);
+        assert_true(fabs(lse - lse2) < 1e-6);
+        assert_true(a == also || bits[a / 32] >> (a % 32) & 1);
+        for (n = 0; n < N; n++)
+            forbidden[n] = n;
+        masked.forbidden = forbidden;
+        masked.n_forbidden = N;
+        assert_int_equal(sample_token(row, &(struct sample_params){0}, &masked, NULL, &s),
+                         sample_token(row, &(struct sample_params){0},
+                                      &(struct sample_rules){.mask = {bits, also}}, NULL, &s));
+    }
+    sample_scratch_close(&s);
+}
+
+/* Every instruction set gives the same bits. */
+static void test_passes_agree(void **state)
+{
+    (void)state;
+    enum { N = PASS_BLOCK };
+    const struct sample_pass *a = &sample_pass_base, *b = sample_pass_best();
+    static float x[N], out[2][N];
+    static int32_t index[2][N];
+    for (uint64_t round = 0; round < 300; round++) {
+        int n = 1 + (int)(rng_uniform(8, round, N) * N);
+        for (int i = 0; i < n; i++)
+            x[i] = (float)(rng_uniform(9, round, (uint64_t)i) * (round % 2 ? 40 : 1));
+        float max[2], least[2], most[2];
+        assert_int_equal(a->argmax(x, n, &max[0]), b->argmax(x, n, &max[1]));
+        assert_true(max[0] == max[1]);
+        assert_true(a->exp(x, n, max[0], 0.7f, out[0]) == b->exp(x, n, max[0], 0.7f, out[1]));
+        assert_memory_equal(out[0], out[1], (size_t)n * sizeof(float));
+        a->range(x, n, &least[0], &most[0]);
+        b->range(x, n, &least[1], &most[1]);
+        assert_true(least[0] == least[1] && most[0] == most[1] && most[0] == max[0]);
+        int k = a->collect(x, n, max[0] / 2, out[0], index[0]);
+        assert_int_equal(k, b->collect(x, n, max[0] / 2, out[1], index[1]));
+        assert_memory_equal(index[0], index[1], (size_t)k * sizeof(int32_t));
+        k = a->between(x, n, max[0] / 4, max[0] / 2, out[0]);
+        assert_int_equal(k, b->between(x, n, max[0] / 4, max[0] / 2, out[1]));
+        assert_memory_equal(out[0], out[1], (size_t)k * sizeof(float));
+        a->group_max(x, n / PASS_LANE, out[0]);
+        b->group_max(x, n / PASS_LANE, out[1]);
+        assert_memory_equal(out[0], out[1], (size_t)(n / PASS_LANE) * sizeof(float));
+        for (int t = 0; t < 2; t++) {
+            const struct sample_pass *p = t ? b : a;
+            memcpy(out[t], x, sizeof x);
+            for (int i = 0; i < n; i += 32)
+                p->mask(0x9d3c51e7, n - i < 32 ? n - i : 32, -1, out[t] + i);
+            index[t][0] = p->keep(out[t], n, x[n / 2]);
+        }
+        assert_int_equal(index[0][0], index[1][0]);
+        assert_memory_equal(out[0], out[1], (size_t)n * sizeof(float));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_top_p_alone), cmocka_unit_test(test_greedy_ties_and_seed),
         cmocka_unit_test(test_lse),         cmocka_unit_test(test_large_vocabulary),
         cmocka_unit_test(test_rules),       cmocka_unit_test(test_top),
+        cmocka_unit_test(test_mask),        cmocka_unit_test(test_passes_agree),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
