@@ -181,13 +181,15 @@ enum { GLOSS_ARITH_DEFAULT, GLOSS_ARITH_F32, GLOSS_ARITH_BF16 };
 
 struct gloss_engine_opts {
     size_t size;
-    const char *device; /* "auto", "cpu" */
-    int arith;          /* GLOSS_ARITH_ */
-    int n_thread;       /* 0: the processors this process may use */
-    int n_ctx;          /* most tokens of one request, prompt included; 0: the model's */
-    int max_requests;   /* sequences running at once; 0: 1 */
-    int chunk;          /* most prompt tokens per step; 0: 256 */
-    int max_queue;      /* requests waiting beyond max_requests, more are GLOSS_E_BUSY; 0: 1024 */
+    /* "cpu", "cuda", "cuda:N" (the Nth card), "auto" (NULL): a card if there is one that runs the
+     * model, else the processor. */
+    const char *device;
+    int arith;        /* GLOSS_ARITH_ */
+    int n_thread;     /* 0: the processors this process may use */
+    int n_ctx;        /* most tokens of one request, prompt included; 0: the model's */
+    int max_requests; /* sequences running at once; 0: 1 */
+    int chunk;        /* most prompt tokens per step; 0: 256 on the processor, 2048 on a card */
+    int max_queue;    /* requests waiting beyond max_requests, more are GLOSS_E_BUSY; 0: 1024 */
     int no_prefix_cache;
     /* Bytes of the key/value cache. 0: what max_requests contexts need, or nine tenths of what the
      * machine has available beside the weights, if that is less. gloss_engine_stats tells what came
@@ -345,6 +347,7 @@ struct gloss_stats {
     uint64_t computed_tokens;                    /* rows, prompts and generated */
     uint64_t generated_tokens;                   /* of ended choices */
     uint64_t n_preempt, n_evict, n_evict_window; /* pages evicted from the prefix cache */
+    const char *device; /* what runs the model: "cpu", "cuda", "scripted" */
 };
 /* As of the last step. size must be set. */
 GLOSS_API void gloss_engine_stats(gloss_engine *, struct gloss_stats *);

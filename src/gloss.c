@@ -502,13 +502,30 @@ struct gloss_request {
 
 /* Prompt rows of one step: enough for full matrix tiles, few enough that decoding rows beside them
  * wait little. */
-enum { DEFAULT_CHUNK = 256, DEFAULT_QUEUE = 1024, MOST_CHUNK = 1 << 16, MOST_QUEUE = 1 << 20 };
+enum { DEFAULT_QUEUE = 1024, MOST_CHUNK = 1 << 16, MOST_QUEUE = 1 << 20 };
 
 static status check_count(const char *name, int v, int most, struct err *e)
 {
     return v >= 0 && v <= most
                ? OK
                : err_param(e, E_INPUT, name, "%s is %d: must be 0 to %d", name, v, most);
+}
+
+static status parse_device(const char *name, struct engine_opts *o, struct err *e)
+{
+    int64_t card = 0;
+    if (!name || strcmp(name, "auto") == 0)
+        o->device = DEVICE_AUTO;
+    else if (strcmp(name, "cpu") == 0)
+        o->device = DEVICE_CPU;
+    else if (strcmp(name, "cuda") == 0 ||
+             (strncmp(name, "cuda:", 5) == 0 && num_i64(name + 5, 0, 1023, &card) == OK))
+        o->device = DEVICE_CUDA;
+    else
+        return err_param(e, E_DEVICE, "device", "device '%s': must be auto, cpu, cuda or cuda:N",
+                         name);
+    o->i_card = (int)card;
+    return OK;
 }
 
 gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_opts *opts,
@@ -519,9 +536,8 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     status st = OK;
     *out = NULL;
     gloss_engine *g = NULL;
-    if (o.device && strcmp(o.device, "auto") != 0 && strcmp(o.device, "cpu") != 0)
-        TRY(err_param(&e, E_DEVICE, "device", "device '%s': this build has the CPU backend alone",
-                      o.device));
+    struct engine_opts eo = {0};
+    TRY(parse_device(o.device, &eo, &e));
     TRY(check_count("max_requests", o.max_requests, 1 << 16, &e));
     TRY(check_count("chunk", o.chunk, MOST_CHUNK, &e));
     TRY(check_count("max_queue", o.max_queue, MOST_QUEUE, &e));
@@ -533,7 +549,9 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     if (o.n_ctx > most)
         TRY(err_param(&e, E_LIMIT, "ctx-size", "a context of %d; the model was made for %d",
                       o.n_ctx, most));
-    struct engine_opts eo = {
+    eo = (struct engine_opts){
+        .device = eo.device,
+        .i_card = eo.i_card,
         .weights = m->weights,
         .vocab = m->vocab,
         .constrain = m->constrain,
@@ -542,7 +560,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
         .n_ctx = o.n_ctx > 0 ? o.n_ctx : most,
         .max_requests = max_int(o.max_requests, 1),
         .max_queue = o.max_queue > 0 ? o.max_queue : DEFAULT_QUEUE,
-        .chunk = o.chunk > 0 ? o.chunk : DEFAULT_CHUNK,
+        .chunk = o.chunk,
         .memory_bytes = o.memory_bytes,
         .no_prefix_cache = o.no_prefix_cache,
         .script = o.script,
@@ -769,6 +787,7 @@ void gloss_engine_stats(gloss_engine *g, struct gloss_stats *to)
         .n_preempt = s.n_preempt,
         .n_evict = s.n_evict,
         .n_evict_window = s.n_evict_window,
+        .device = s.backend,
     };
     memcpy(to, &full, to->size < sizeof full ? to->size : sizeof full);
 }

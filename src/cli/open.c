@@ -193,13 +193,10 @@ status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engin
     struct buf text;
     buf_init(&text, CLI_TEXT_MAX);
     status st = OK;
-    const char *device = conf_str(c, "device");
-    if (strncmp(device, "cuda", 4) == 0)
-        return err_set(e, E_DEVICE, "this build has no CUDA backend; use --device cpu");
     if (script)
         TRY(input_file(script, &text, e));
     struct gloss_engine_opts o = *base;
-    o.device = device;
+    o.device = conf_str(c, "device");
     o.arith = strcmp(conf_str(c, "arith"), "f32") == 0 ? GLOSS_ARITH_F32 : GLOSS_ARITH_BF16;
     o.n_thread = (int)conf_int(c, "threads");
     o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);

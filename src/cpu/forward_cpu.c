@@ -845,6 +845,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
     if (!c)
         return err_set(e, E_NOMEM, "out of memory for the CPU backend");
     c->base = (struct backend){.name = "cpu",
+                               .chunk = 256,
                                .close = cpu_close,
                                .kv_init = cpu_kv_init,
                                .kv_page_bytes = cpu_page_bytes,

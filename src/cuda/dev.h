@@ -41,7 +41,7 @@ enum {
 };
 
 /* Chains per product; see above. */
-enum { CHAINS_DENSE = 8, CHAINS_HEAD = 1, CHAINS_GATE = 2, CHAINS_DOWN = 2 };
+enum { CHAINS_QKV = 4, CHAINS_OUT = 8, CHAINS_HEAD = 1, CHAINS_GATE = 2, CHAINS_DOWN = 4 };
 
 enum row_order { ORDER_PLAIN, ORDER_ROPE, ORDER_PAIR };
 
@@ -74,11 +74,11 @@ struct dstep {
     const int32_t *pos;       /* [n_row] */
     const int32_t *row_seq;   /* [n_row] */
     const int32_t *logit_row; /* [n_logit] */
-    const int4 *single; /* [n_single] rows that attend alone (decoding): row, position, and where
-                           entry 0 of its full and window tables would be in `table` */
-    const int32_t *block;     /* [n_block][3] sequence, first row, rows: blocks of prompts */
-    const struct dseq *seq;   /* [n_seq] */
-    const int32_t *table;     /* page tables */
+    const int4 *single;   /* [n_single] rows that attend alone (decoding): row, position, and where
+                             entry 0 of its full and window tables would be in `table` */
+    const int32_t *block; /* [n_block][3] sequence, first row, rows: blocks of prompts */
+    const struct dseq *seq; /* [n_seq] */
+    const int32_t *table;   /* page tables */
 };
 
 /* Pages of one pool: [page][layer][kv head][keys [32][64], values [64][32]] bf16. */
@@ -178,8 +178,8 @@ static __device__ __forceinline__ float block_sum(float v, float *part)
     return s;
 }
 
-/* Four 8x8 matrices of b16: register j of a lane is its part of the matrix whose rows lanes 8j..8j+7
- * point at. */
+/* Four 8x8 matrices of b16: register j of a lane is its part of the matrix whose rows lanes
+ * 8j..8j+7 point at. */
 static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], uint32_t addr)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

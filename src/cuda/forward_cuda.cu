@@ -33,6 +33,7 @@ struct graph {
 
 struct cuda {
     struct backend base;
+    int i_card;
     struct spec spec;
     cudaStream_t stream;
     struct dlayer layer[SPEC_MAX_LAYER];
@@ -218,7 +219,8 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
             row_seq[q->row0 + r] = i;
         }
         if (q->n_row == 1) {
-            single[c->n_single++] = make_int4(q->row0, q->pos0, seq[i].full, seq[i].window - window0);
+            single[c->n_single++] =
+                make_int4(q->row0, q->pos0, seq[i].full, seq[i].window - window0);
             most = max_int(most, n_page);
         }
         for (int r = 0; r < q->n_row && q->n_row > 1; r += per, block += 3) {
@@ -289,6 +291,7 @@ static status cuda_step(struct backend *base, const struct batch *b, struct step
         return st;
     if (latched != cudaSuccess)
         return card_error(e);
+    CU(cudaSetDevice(c->i_card)); /* the engine's thread is not the one that opened */
     size_t n = fill_step(c, b);
     CU(cudaMemcpyAsync(c->dev_step, c->host_step, n * sizeof *c->dev_step, cudaMemcpyHostToDevice,
                        c->stream));
@@ -498,10 +501,11 @@ static status check_spec(const struct spec *s, struct err *e)
                        "--device cpu",
                        HEAD, s->d_head);
     if (n_q > 16 || s->d_model > 3072 || s->n_expert > SPEC_MAX_EXPERT || s->n_active > 16)
-        return err_set(e, E_INPUT,
-                       "the CUDA backend does not run this shape (%d query heads a key head, width %d): use "
-                       "--device cpu",
-                       n_q, s->d_model);
+        return err_set(
+            e, E_INPUT,
+            "the CUDA backend does not run this shape (%d query heads a key head, width %d): use "
+            "--device cpu",
+            n_q, s->d_model);
     return OK;
 }
 
@@ -585,8 +589,12 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     int n_dev = 0;
     cudaError_t rc = cudaGetDeviceCount(&n_dev);
     if (rc != cudaSuccess || n_dev == 0)
-        return err_set(e, E_DEVICE, "no CUDA device: %s",
+        return err_set(e, E_DEVICE, "no CUDA card here, or its driver is older than CUDA %d.%d: %s",
+                       CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
                        rc == cudaSuccess ? "none found" : cudaGetErrorString(rc));
+    if (opts->i_card >= n_dev || cudaSetDevice(opts->i_card) != cudaSuccess)
+        return err_set(e, E_DEVICE, "no CUDA card number %d: this machine has %d", opts->i_card,
+                       n_dev);
     if (opts->arith != ARITH_BF16)
         return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16");
     status st = check_spec(&w->spec, e);
@@ -596,6 +604,7 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     if (!c)
         return err_set(e, E_NOMEM, "out of memory for the CUDA backend");
     c->base.name = "cuda";
+    c->base.chunk = 2048; /* some 40 ms of gpt-oss-20b */
     c->base.close = cuda_close;
     c->base.kv_init = cuda_kv_init;
     c->base.kv_page_bytes = cuda_page_bytes;
@@ -603,6 +612,7 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     c->base.kv_copy = cuda_kv_copy;
     c->base.step = cuda_step;
     c->spec = w->spec;
+    c->i_card = opts->i_card;
     c->ld_x = div_up(w->spec.d_model, STEP) * STEP;
     c->ld_ff = div_up(w->spec.d_ff, STEP) * STEP;
     CU(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));

@@ -52,6 +52,14 @@ static __device__ __forceinline__ void tile_begin(struct tile &t, const __nv_bfl
 /* A lane's part of a page's keys and values. */
 struct page {
     uint4 k[4][2], v[8];
+    __device__ __forceinline__ uint4 key(int j, int half) const
+    {
+        return k[j][half];
+    }
+    __device__ __forceinline__ uint4 value(int u) const
+    {
+        return v[u];
+    }
 };
 
 static __device__ __forceinline__ void page_load(struct page &p, const __nv_bfloat16 *from)
@@ -69,16 +77,25 @@ static __device__ __forceinline__ void page_load(struct page &p, const __nv_bflo
         p.v[u] = *(const uint4 *)(v + (8 * u + g) * KV_PAGE + 8 * q);
 }
 
-/* Keys at positions p0 .. p0+31; row i of tile m sees those in [lo[m][i], hi[m][i]]. */
-template <int MT>
-static __device__ __forceinline__ void page_step(struct tile *t, const struct page &pg, int p0,
-                                                 const int (*lo)[2], const int (*hi)[2])
+/* 2^x; 0 for -Inf. Two units in the last place. */
+static __device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Keys at positions p0 .. p0+31; row i of tile m sees those in [lo[m][i], hi[m][i]], or all
+ * of them. P: where the page is, registers or shared memory. */
+template <int MT, typename P>
+static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, int p0,
+                                                 const int (*lo)[2], const int (*hi)[2], bool all)
 {
     int q = threadIdx.x % 4;
     float s[MT][4][4];
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const uint4 &a = pg.k[j][0], &b = pg.k[j][1];
+        uint4 a = pg.key(j, 0), b = pg.key(j, 1);
 #pragma unroll
         for (int m = 0; m < MT; m++) {
             for (int i = 0; i < 4; i++)
@@ -101,7 +118,7 @@ static __device__ __forceinline__ void page_step(struct tile *t, const struct pa
                 for (int b = 0; b < 2; b++) {
                     int pos = p0 + 8 * q + 2 * j + b;
                     float &x = s[m][j][2 * i + b];
-                    if (pos < lo[m][i] || pos > hi[m][i])
+                    if (!all && (pos < lo[m][i] || pos > hi[m][i]))
                         x = NONE;
                     top = fmaxf(top, x);
                 }
@@ -109,14 +126,14 @@ static __device__ __forceinline__ void page_step(struct tile *t, const struct pa
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
             float m1 = fmaxf(t[m].m[i], top);
             float base = m1 == NONE ? 0 : m1;
-            float scale = exp2f(t[m].m[i] - base), sum = 0;
+            float scale = exp2_fast(t[m].m[i] - base), sum = 0;
             t[m].m[i] = m1;
 #pragma unroll
             for (int j = 0; j < 4; j++)
 #pragma unroll
                 for (int b = 0; b < 2; b++) {
                     float &x = s[m][j][2 * i + b];
-                    x = exp2f(x - base);
+                    x = exp2_fast(x - base);
                     sum += x;
                 }
             sum += __shfl_xor_sync(~0u, sum, 1);
@@ -137,7 +154,7 @@ static __device__ __forceinline__ void page_step(struct tile *t, const struct pa
     }
 #pragma unroll
     for (int u = 0; u < 8; u++) {
-        const uint4 &a = pg.v[u];
+        uint4 a = pg.value(u);
 #pragma unroll
         for (int m = 0; m < MT; m++) {
             mma(t[m].o[u], pa[m][0], a.x, a.y);
@@ -159,8 +176,8 @@ static __device__ __forceinline__ void join(float &m, float &l, float m2, float 
                                             float &f2)
 {
     float top = fmaxf(m, m2), base = top == NONE ? 0 : top;
-    f = exp2f(m - base);
-    f2 = exp2f(m2 - base);
+    f = exp2_fast(m - base);
+    f2 = exp2_fast(m2 - base);
     m = top;
     l = l * f + l2 * f2;
 }
@@ -169,7 +186,8 @@ enum { WARPS = SPLIT_KEYS / KV_PAGE, PART = HEAD + 2 };
 
 /* grid (kv heads, splits, rows); a warp a page. All pages but the one that this step writes are
  * fetched before the kernel before has ended. */
-static __global__ void __launch_bounds__(WARPS * 32) attn_single(struct attn_args a, struct dstep st)
+static __global__ void __launch_bounds__(WARPS * 32)
+    attn_single(struct attn_args a, struct dstep st)
 {
     __shared__ float sh[WARPS][16][PART];
     __shared__ bool last;
@@ -201,7 +219,7 @@ static __global__ void __launch_bounds__(WARPS * 32) attn_single(struct attn_arg
     tile_begin(t, at);
     int lo[1][2] = {{low, low}}, hi[1][2] = {{pos, pos}};
     if (mine < n_page)
-        page_step<1>(&t, pg, (page0 + mine) * KV_PAGE, lo, hi);
+        page_step<1>(&t, pg, (page0 + mine) * KV_PAGE, lo, hi, false);
     for (int i = 0; i < 2; i++) {
         float *to = sh[warp][g + 8 * i];
         for (int u = 0; u < 8; u++)
@@ -274,9 +292,46 @@ void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_sing
     launch(attn_single, dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st);
 }
 
-/* grid (kv heads, blocks); a warp takes 32 of the block's 128 queries. */
-static __global__ void __launch_bounds__(128) attn_block(struct attn_args a, struct dstep st)
+enum { PAGES = 4, PAGE_PIECES = 2 * KV_PAGE * HEAD * 2 / 16 };
+
+/* Where piece i of a page (16 bytes) lies in shared memory: the pieces of odd keys change places in
+ * pairs, so that the lanes of two keys meet different banks. */
+static __device__ __forceinline__ int piece(int i)
 {
+    return i < PAGE_PIECES / 2 ? i ^ (i / 8 & 1) : i;
+}
+
+static __device__ __forceinline__ void copy_async(void *to, const void *from)
+{
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+        "l"(from));
+}
+
+struct shared_page {
+    const uint4 *key_at[2], *value_at; /* the lane's places */
+    __device__ __forceinline__ shared_page(const uint4 *p)
+    {
+        int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+        int key = 8 * (g / 2) + g % 2; /* key tile j adds 2j keys, which changes no parity */
+        key_at[0] = p + piece(key * 8 + 2 * q);
+        key_at[1] = p + piece(key * 8 + 2 * q + 1);
+        value_at = p + PAGE_PIECES / 2 + g * 4 + q;
+    }
+    __device__ __forceinline__ uint4 key(int j, int half) const
+    {
+        return key_at[half][j * 16];
+    }
+    __device__ __forceinline__ uint4 value(int u) const
+    {
+        return value_at[u * 32];
+    }
+};
+
+/* grid (kv heads, blocks); a warp takes 32 of the block's 128 queries. */
+static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, struct dstep st)
+{
+    __shared__ uint4 sh[PAGES][PAGE_PIECES];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int kv = blockIdx.x, n_q = a.n_head / a.n_kv_head;
     pdl_go();
@@ -285,7 +340,7 @@ static __global__ void __launch_bounds__(128) attn_block(struct attn_args a, str
     const struct dseq &sq = st.seq[blk[0]];
     int row0 = blk[1], n = blk[2];
     struct tile t[2];
-    int lo[2][2], hi[2][2], first = 0x7fffffff, end = -1;
+    int lo[2][2], hi[2][2], first = 0x7fffffff, end = -1, last_lo = 0, first_hi = 0x7fffffff;
     for (int m = 0; m < 2; m++) {
         const __nv_bfloat16 *at[2];
         for (int i = 0; i < 2; i++) {
@@ -297,17 +352,44 @@ static __global__ void __launch_bounds__(128) attn_block(struct attn_args a, str
             if (in) {
                 first = min(first, lo[m][i]);
                 end = max(end, pos);
+                last_lo = max(last_lo, lo[m][i]);
+                first_hi = min(first_hi, pos);
             }
         }
         tile_begin(t[m], at);
     }
+    __shared__ int range[2][4];
     first = __reduce_min_sync(~0u, first);
     end = __reduce_max_sync(~0u, end);
-    for (int p = first / KV_PAGE; p <= end / KV_PAGE && end >= 0; p++)
-    {
-        struct page pg;
-        page_load(pg, page_of(a, st, sq, p, kv));
-        page_step<2>(t, pg, p * KV_PAGE, lo, hi);
+    last_lo = __reduce_max_sync(~0u, last_lo);
+    first_hi = __reduce_min_sync(~0u, first_hi);
+    if (lane == 0) {
+        range[0][warp] = first;
+        range[1][warp] = end;
+    }
+    __syncthreads();
+    int p0 = range[0][0] / KV_PAGE, p1 = 0; /* warp 0 has the first positions */
+    for (int w = 0; w < 4; w++)
+        p1 = max(p1, range[1][w] / KV_PAGE);
+    /* Pages come into shared memory three ahead, for all four warps. */
+    auto fetch = [&](int p) {
+        if (p <= p1) {
+            const uint4 *from = (const uint4 *)page_of(a, st, sq, p, kv);
+            for (int i = threadIdx.x; i < PAGE_PIECES; i += 128)
+                copy_async(&sh[p % PAGES][piece(i)], from + i);
+        }
+        asm volatile("cp.async.commit_group;");
+    };
+    for (int p = p0; p < p0 + PAGES - 1; p++)
+        fetch(p);
+    for (int p = p0; p <= p1; p++) {
+        asm volatile("cp.async.wait_group %0;" ::"n"(PAGES - 2) : "memory");
+        __syncthreads(); /* page p is there, and everybody has finished with page p - 1 */
+        fetch(p + PAGES - 1);
+        if (p * KV_PAGE > end || (p + 1) * KV_PAGE <= first)
+            continue;
+        page_step<2>(t, shared_page(sh[p % PAGES]), p * KV_PAGE, lo, hi,
+                     p * KV_PAGE >= last_lo && (p + 1) * KV_PAGE <= first_hi + 1);
     }
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < 2; i++) {

@@ -10,8 +10,6 @@
  */
 #include "cuda/dev.h"
 
-#include <stdlib.h>
-
 /* ---- weights: a lane's part of a step ---- */
 
 template <bool MX> struct frag;
@@ -65,8 +63,8 @@ template <> struct frag<true> {
         a[0] = mul2(w & 0x81C081C0, lo);
         a[1] = mul2((w << 3) & 0x81C081C0, hi);
         a[2] = mul2((w << 6) & 0x81C081C0, lo);
-        a[3] = mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040),
-                    hi);
+        a[3] =
+            mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040), hi);
     }
 };
 
@@ -244,15 +242,16 @@ struct work {
     const uint4 *w;
     const uint32_t *scale;
     int n_tile, n_step;
-    int n;                          /* rows; of grouped products it says nothing */
+    int n;             /* rows; of grouped products it says nothing */
     const int4 *group; /* NULL: not by expert */
     const int32_t *n_group;
 };
 
-/* Steps under way in a warp, and blocks an SM shall hold: the registers for the one limit the other. */
-template <bool MX, int NT> struct depth {
-    static const int steps = MX ? NT == 1 ? 4 : 6 : NT == 1 ? 2 : 4;
-    static const int blocks = NT == 1 ? MX ? 4 : 3 : NT == 2 ? 2 : 1;
+/* Steps under way in a warp, and blocks an SM shall hold: the registers for the one limit the
+ * other. */
+template <bool MX, int NT, int NC> struct depth {
+    static const int steps = MX && NT > 1 ? 6 : NT == 1 && NC == 1 ? 2 : 4;
+    static const int blocks = NT == 1 ? MX ? 4 : NC == 1 ? 3 : 2 : NT == 2 ? 2 : 1;
 };
 
 /* Adds the chains of each tile in order; the result is in the first chain's warp. */
@@ -280,11 +279,12 @@ static __device__ __forceinline__ void join_chains(float acc[NT][4], int warp, i
 }
 
 template <bool MX, int NT, int NC, typename E>
-static __global__ void __launch_bounds__(256, (depth<MX, NT>::blocks)) thin(struct work k, struct source src, E epi)
+static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
+    thin(struct work k, struct source src, E epi)
 {
     extern __shared__ char smem[];
     __shared__ float part8[8];
-    constexpr int D = depth<MX, NT>::steps, TILES = 8 / NC;
+    constexpr int D = depth<MX, NT, NC>::steps, TILES = 8 / NC;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     size_t stride = (size_t)k.n_step * STEP * 2 + 16;
     float *part = (float *)(smem + (size_t)NT * 8 * stride);
@@ -539,7 +539,12 @@ static __device__ __forceinline__ void wgmma(float (&c)[32], const uint32_t a[4]
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
                  "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),
+                   "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),
+                   "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]),
+                   "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
+                   "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
+                   "+f"(c[30]), "+f"(c[31])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 #endif
 }
@@ -553,11 +558,20 @@ static __device__ __forceinline__ void wgmma(float (&c)[64], const uint32_t a[4]
                  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
                  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
                  "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]), "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),
+                   "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),
+                   "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]),
+                   "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
+                   "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
+                   "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]),
+                   "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]),
+                   "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
+                   "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]),
+                   "+f"(c[54]), "+f"(c[55]), "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]),
+                   "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 #endif
 }
-
 
 static __device__ __forceinline__ void wg_begin()
 {
@@ -575,17 +589,17 @@ template <int LEFT> static __device__ __forceinline__ void wg_end()
 #endif
 }
 
-/* 256 threads: two warpgroups of MT * 64 outputs each, times N rows, in one chain. Registers hold
+/* 256 threads: two warpgroups of 64 outputs each, times N rows, in one chain. Registers hold
  * the weights, decoded one step ahead of the tensor core; activations pass through four stages of
  * shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled as the hardware wants. */
-template <bool MX, int MT, int N, typename E>
-static __global__ void __launch_bounds__(256, 1) warpgroup(struct work k, struct source src, E epi)
+template <bool MX, int N, typename E>
+static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct source src, E epi)
 {
 #ifdef GLOSS_WGMMA
     extern __shared__ __align__(1024) char smem[];
     enum { LOADS = N / 32 };
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    int tile0 = (blockIdx.y * 2 + warp / 4) * MT * 4 + warp % 4;
+    int tile = blockIdx.y * 8 + warp;
     pdl_go();
     pdl_wait();
     int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
@@ -614,47 +628,35 @@ static __global__ void __launch_bounds__(256, 1) warpgroup(struct work k, struct
                 copy_async(to[i] + s % STAGES * N * 128, from[i] + (size_t)s * STEP * 2);
         asm volatile("cp.async.commit_group;");
     };
-    bool on[MT];
-    size_t at[MT];
-#pragma unroll
-    for (int m = 0; m < MT; m++) {
-        on[m] = tile0 + m * 4 < k.n_tile;
-        at[m] = (size_t)(expert * k.n_tile + (on[m] ? tile0 + m * 4 : 0)) * k.n_step;
-    }
-    frag<MX> f[MT];
-    float acc[MT][N / 2] = {};
+    bool on = tile < k.n_tile;
+    size_t at = (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step;
+    frag<MX> f;
+    float acc[N / 2] = {};
     fetch(0);
     fetch(1);
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-        f[m].load(k.w, k.scale, at[m], lane);
+    f.load(k.w, k.scale, at, lane);
     /* Two sets of registers in turn: the tensor core still reads one while the other is filled. */
-    uint32_t a[2][MT][4][4];
-    auto step = [&](int s, uint32_t(&x)[MT][4][4]) {
+    uint32_t a[2][4][4];
+    auto step = [&](int s, uint32_t(&x)[4][4]) {
 #pragma unroll
-        for (int m = 0; m < MT; m++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                f[m].slice(i, x[m][i]);
-                /* In registers of its own, not the load's: the assembler must see that what wgmma
-                 * reads is not written while it runs. blockIdx.z is 0, but it does not know that. */
-                for (int j = 0; j < 4 && !MX; j++)
-                    x[m][i][j] ^= blockIdx.z;
-            }
-            f[m].load(k.w, k.scale, at[m] + min(s + 1, k.n_step - 1), lane);
+        for (int i = 0; i < 4; i++) {
+            f.slice(i, x[i]);
+            /* In registers of its own, not the load's: the assembler must see that what wgmma reads
+             * is not written while it runs. blockIdx.z is 0, but it does not know that. */
+            for (int j = 0; j < 4 && !MX; j++)
+                x[i][j] ^= blockIdx.z;
         }
+        f.load(k.w, k.scale, at + min(s + 1, k.n_step - 1), lane);
         asm volatile("cp.async.wait_group 1;\nfence.proxy.async.shared::cta;" ::: "memory");
         __syncthreads(); /* stage s is there, and everybody has finished with stage s - 2 */
         fetch(s + 2);
         /* matrix descriptor: address, rows of 8 every 1024 bytes, 128-byte swizzle */
-        uint64_t b = (uint64_t)((base + s % STAGES * N * 128) >> 4) | 1ull << 16 | 64ull << 32 |
-                     1ull << 62;
+        uint64_t b =
+            (uint64_t)((base + s % STAGES * N * 128) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
         wg_begin();
 #pragma unroll
         for (int i = 0; i < 4; i++)
-#pragma unroll
-            for (int m = 0; m < MT; m++)
-                wgmma(acc[m], x[m][i], b + 2 * i);
+            wgmma(acc, x[i], b + 2 * i);
         wg_end<1>();
     };
     int s = 0;
@@ -666,20 +668,16 @@ static __global__ void __launch_bounds__(256, 1) warpgroup(struct work k, struct
         step(s, a[0]);
     wg_end<0>();
 #pragma unroll
-    for (int m = 0; m < MT; m++)
-        for (int i = 0; i < N / 2; i++)
-            asm volatile("" : "+f"(acc[m][i])::"memory"); /* not read before the wait */
+    for (int i = 0; i < N / 2; i++)
+        asm volatile("" : "+f"(acc[i])::"memory"); /* not read before the wait */
 #pragma unroll
-    for (int m = 0; m < MT; m++)
+    for (int t = 0; t < N / 8; t++)
 #pragma unroll
-        for (int t = 0; t < N / 8; t++)
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                int row = t * 8 + 2 * q + j;
-                if (on[m] && row < n)
-                    epi(expert, tile0 + m * 4, g, slot0 + row, acc[m][4 * t + j],
-                        acc[m][4 * t + 2 + j]);
-            }
+        for (int j = 0; j < 2; j++) {
+            int row = t * 8 + 2 * q + j;
+            if (on && row < n)
+                epi(expert, tile, g, slot0 + row, acc[4 * t + j], acc[4 * t + 2 + j]);
+        }
 #endif
 }
 
@@ -691,30 +689,29 @@ static bool has_warpgroups()
         cudaGetDevice(&dev);
         cudaDeviceGetAttribute(&cc, cudaDevAttrComputeCapabilityMajor, dev);
     }
-    return cc == 9 && !getenv("GLOSS_NO_WG");
+    return cc == 9;
 }
 
-template <bool MX, int MT, int N, typename E>
+template <bool MX, int N, typename E>
 static void warpgroup_go(const struct work &k, const struct source &src, const E &epi, int n_item,
                          cudaStream_t s)
 {
     size_t smem = (size_t)STAGES * N * 128 + 1024;
-    allow_smem(warpgroup<MX, MT, N, E>, smem);
-    launch(warpgroup<MX, MT, N, E>, dim3(n_item, (k.n_tile + MT * 8 - 1) / (MT * 8)), 256, smem, s,
-           k, src, epi);
+    allow_smem(warpgroup<MX, N, E>, smem);
+    launch(warpgroup<MX, N, E>, dim3(n_item, (k.n_tile + 7) / 8), 256, smem, s, k, src, epi);
 }
 
 /* Wide products of `per` rows a block. */
 template <int NC, bool MX, typename E>
-static void many(int per, int n_item, const struct work &k, const struct source &src,
-                 const E &epi, cudaStream_t s)
+static void many(int per, int n_item, const struct work &k, const struct source &src, const E &epi,
+                 cudaStream_t s)
 {
     if (!has_warpgroups())
         wide_n<NC, MX>(per, n_item, k, src, epi, s);
     else if (per <= 64)
-        warpgroup_go<MX, 1, 64>(k, src, epi, n_item, s);
+        warpgroup_go<MX, 64>(k, src, epi, n_item, s);
     else
-        warpgroup_go<MX, 2, 128>(k, src, epi, n_item, s);
+        warpgroup_go<MX, 128>(k, src, epi, n_item, s);
 }
 
 /* ---- the products ---- */
@@ -726,12 +723,13 @@ static struct work work_of(const struct dmat *m, int n)
 }
 
 /* Rows a block takes in a wide dense product. */
-static int dense_rows(int n)
+static int dense_rows(int n, int n_tile)
 {
-    return n <= 64 ? 64 : 128;
+    return n <= 64 || (n + 127) / 128 * (n_tile / 8) < n_sm() ? 64 : 128;
 }
 
-/* Does thin hold 8 * groups rows in shared memory? A block may have 227 KB (compute capability 9). */
+/* Does thin hold 8 * groups rows in shared memory? A block may have 227 KB (compute capability 9).
+ */
 static bool thin_fits(int groups, int n_step)
 {
     return groups * (8 * ((size_t)n_step * STEP * 2 + 16) + 4096) <= (size_t)220 << 10;
@@ -743,7 +741,7 @@ static void dense(const struct dmat *m, const struct source &src, const E &epi, 
 {
     struct work k = work_of(m, n);
     if (n > THIN_ROWS) {
-        int per = dense_rows(n);
+        int per = dense_rows(n, m->n_tile);
         many<NC, false>(per, (n + per - 1) / per, k, src, epi, s);
         return;
     }
@@ -756,14 +754,14 @@ void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const
 {
     struct source src = {xn, l->qkv.n_step * STEP, NULL, x, l->attn_norm, l->qkv.n_in, eps};
     struct epi_qkv epi = {l->b_qkv, *out, *st};
-    dense<CHAINS_DENSE>(&l->qkv, src, epi, n_row, n_row > 16 ? n_sm() : 0, s);
+    dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, n_row > 16 ? n_sm() : 0, s);
 }
 
 void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s)
 {
     struct source src = {attn, l->o.n_step * STEP, NULL, NULL, NULL, l->o.n_in, 0};
     struct epi_out epi = {l->b_o, x, l->o.n_out};
-    dense<CHAINS_DENSE>(&l->o, src, epi, n_row, 0, s);
+    dense<CHAINS_OUT>(&l->o, src, epi, n_row, 0, s);
 }
 
 void k_head(const struct dmat *m, const float *norm, float eps, const struct dstep *st,
@@ -828,23 +826,25 @@ void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
     experts<CHAINS_GATE>(&l->gate, r, src, epi, n_row, n_active, n_expert, s);
 }
 
-/* One row: the experts of a tile in one block, two chains each, and their weighted sum. Weights are
+/* One row: the experts of a tile in one block, a warp a chain, and their weighted sum. Weights are
  * fetched before the kernel before has ended: that one (k_gate) lets this one begin only after the
  * router's, so the choice of experts stands. */
+enum { DOWN_WARPS = 16 };
+
 template <bool MX>
-static __global__ void __launch_bounds__(256)
+static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
     down_one(struct dmat m, const float *bias, const int32_t *slot, const int32_t *expert,
              const float *weight, int n_active, const __nv_bfloat16 *ff, float *x)
 {
     extern __shared__ char smem[]; /* [n_active] rows */
-    constexpr int D = MX ? 12 : 4, NC = CHAINS_DOWN;
+    constexpr int D = MX ? 6 : 2, NC = CHAINS_DOWN;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile = blockIdx.x, chain = warp % NC, ld = m.n_step * STEP;
     int s0 = chain * m.n_step / NC, s1 = (chain + 1) * m.n_step / NC;
     __shared__ float part[SPEC_MAX_ACTIVE][NC][TILE_ROWS];
     pdl_go();
     bool staged = false;
-    for (int j = warp / NC; j < n_active || !staged; j += 8 / NC) {
+    for (int j = warp / NC; j < n_active || !staged; j += DOWN_WARPS / NC) {
         bool on = j < n_active;
         size_t at = on ? (size_t)(__ldcg(expert + j) * m.n_tile + tile) * m.n_step : 0;
         frag<MX> f[D];
@@ -854,7 +854,7 @@ static __global__ void __launch_bounds__(256)
                 f[i].load(m.w, m.scale, at + s0 + i, lane);
         if (!staged) {
             pdl_wait();
-            for (int i = threadIdx.x; i < n_active * ld / 8; i += 256) {
+            for (int i = threadIdx.x; i < n_active * ld / 8; i += DOWN_WARPS * 32) {
                 int r = i / (ld / 8), k = i % (ld / 8);
                 *(uint4 *)(smem + (r * ld + k * 8) * 2) =
                     *(const uint4 *)(ff + (size_t)slot[r] * ld + k * 8);
@@ -899,9 +899,9 @@ void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
             int n_active, int n_expert, float *y, float *x, cudaStream_t s)
 {
     if (n_row == 1) {
-        launch(l->down.scale ? down_one<true> : down_one<false>, dim3(l->down.n_tile), 256,
-               (size_t)n_active * l->down.n_step * STEP * 2, s,
-               l->down, l->b_down, r->slot, r->expert, r->weight, n_active, ff, x);
+        launch(l->down.scale ? down_one<true> : down_one<false>, dim3(l->down.n_tile),
+               DOWN_WARPS * 32, (size_t)n_active * l->down.n_step * STEP * 2, s, l->down, l->b_down,
+               r->slot, r->expert, r->weight, n_active, ff, x);
         return;
     }
     struct source src = {ff, l->down.n_step * STEP, NULL, NULL, NULL, l->down.n_in, 0};

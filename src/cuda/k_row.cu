@@ -102,7 +102,7 @@ static __device__ void choose(const float *v, int n, int k, int32_t *idx, float 
 /* The last block of all sorts the slots by expert. 256 threads. */
 static __device__ void group_slots(const struct droute &r, int n_row, int k, int n_expert, int per)
 {
-    __shared__ int count[SPEC_MAX_EXPERT], first[SPEC_MAX_EXPERT], n_group;
+    __shared__ int count[SPEC_MAX_EXPERT], first[SPEC_MAX_EXPERT];
     int n = n_row * k;
     for (int e = threadIdx.x; e < n_expert; e += 256)
         count[e] = 0;
@@ -110,16 +110,29 @@ static __device__ void group_slots(const struct droute &r, int n_row, int k, int
     for (int i = threadIdx.x; i < n; i += 256)
         atomicAdd(&count[__ldcg(r.expert + i)], 1);
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x < 32) {
+        /* running totals of slots and groups, 32 experts at a time */
         int at = 0, g = 0;
-        for (int e = 0; e < n_expert; e++) {
-            first[e] = at;
-            for (int i = 0; i < count[e]; i += per, g++) {
-                r.group[g] = make_int4(e, at + i, min(per, count[e] - i), 0);
+        for (int e0 = 0; e0 < n_expert; e0 += 32) {
+            int e = e0 + threadIdx.x, mine = e < n_expert ? count[e] : 0;
+            int c = mine, k2 = (mine + per - 1) / per, groups = k2;
+            for (int o = 1; o < 32; o *= 2) {
+                int c1 = __shfl_up_sync(~0u, c, o), k1 = __shfl_up_sync(~0u, k2, o);
+                if (threadIdx.x >= o) {
+                    c += c1;
+                    k2 += k1;
+                }
             }
-            at += count[e];
+            int slot0 = at + c - mine, g0 = g + k2 - groups;
+            if (e < n_expert)
+                first[e] = slot0;
+            for (int i = 0; i < groups; i++)
+                r.group[g0 + i] = make_int4(e, slot0 + i * per, min(per, mine - i * per), 0);
+            at += __shfl_sync(~0u, c, 31);
+            g += __shfl_sync(~0u, k2, 31);
         }
-        n_group = g;
+        if (threadIdx.x == 0)
+            *r.n_group = g;
     }
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += 256) {
@@ -127,15 +140,25 @@ static __device__ void group_slots(const struct droute &r, int n_row, int k, int
         r.slot[i] = s;
         r.slot_row[s] = i / k;
     }
-    if (threadIdx.x == 0)
-        *r.n_group = n_group;
 }
 
-enum { ROUTER_EXPERTS = 4, ROUTER_VEC = 3 }; /* a thread's part of a row: up to 3 x 4 x 256 floats */
+enum {
+    ROUTER_EXPERTS = 4,
+    ROUTER_VEC = 3
+}; /* a thread's part of a row: up to 3 x 4 x 256 floats */
 
-/* grid (experts / 4, row groups). A block keeps its experts' weights, times the norm's, in registers
- * and walks over its rows: one pass gives the sum of squares and the four products. It also writes
- * its share of the normed row. */
+static __device__ __forceinline__ void fetch_row(float4 v[ROUTER_VEC], const float *x, int d)
+{
+#pragma unroll
+    for (int i = 0; i < ROUTER_VEC; i++) {
+        int at = threadIdx.x + i * 256;
+        v[i] = at < d / 4 ? ((const float4 *)x)[at] : make_float4(0, 0, 0, 0);
+    }
+}
+
+/* grid (experts / 4, row groups). A block keeps its experts' weights, times the norm's, in
+ * registers and walks over its rows: one pass gives the sum of squares and the four products. It
+ * also writes its share of the normed row. */
 static __global__ void __launch_bounds__(256)
     router(const float *x, const float *w, const float *router_w, const float *bias, int d, int ld,
            float eps, int n_expert, int n_active, int per, int n_row, int rows_per, float *score,
@@ -158,15 +181,16 @@ static __global__ void __launch_bounds__(256)
     pdl_wait();
     int row0 = blockIdx.y * rows_per, row1 = min(n_row, row0 + rows_per);
     int share = (d / 4 + gridDim.x - 1) / gridDim.x, lo = blockIdx.x * share;
+    float4 next[ROUTER_VEC];
+    fetch_row(next, x + (size_t)row0 * d, d);
     for (int row = row0; row < row1; row++) {
-        const float4 *x4 = (const float4 *)(x + (size_t)row * d);
         float4 v[ROUTER_VEC];
         float s[ROUTER_EXPERTS + 1] = {};
 #pragma unroll
-        for (int i = 0; i < ROUTER_VEC; i++) {
-            int at = threadIdx.x + i * 256;
-            v[i] = at < d / 4 ? x4[at] : make_float4(0, 0, 0, 0);
-        }
+        for (int i = 0; i < ROUTER_VEC; i++)
+            v[i] = next[i];
+        if (row + 1 < row1)
+            fetch_row(next, x + (size_t)(row + 1) * d, d);
 #pragma unroll
         for (int i = 0; i < ROUTER_VEC; i++) {
             s[ROUTER_EXPERTS] +=
@@ -227,10 +251,12 @@ void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, 
               int n_expert, int n_active, float *score, const struct droute *r, __nv_bfloat16 *xn,
               cudaStream_t s)
 {
-    int rows_per = n_row <= 32 ? 1 : 16;
-    launch(router, dim3((n_expert + ROUTER_EXPERTS - 1) / ROUTER_EXPERTS, (n_row + rows_per - 1) / rows_per),
-           256, 0, s, x, l->mlp_norm, l->router, l->b_router, d, ld, eps, n_expert, n_active,
-           router_group(n_row, n_active, n_expert), n_row, rows_per, score, *r, xn);
+    int rows_per = n_row <= 128 ? 1 : n_row < 2048 ? n_row / 128 : 16;
+    launch(
+        router,
+        dim3((n_expert + ROUTER_EXPERTS - 1) / ROUTER_EXPERTS, (n_row + rows_per - 1) / rows_per),
+        256, 0, s, x, l->mlp_norm, l->router, l->b_router, d, ld, eps, n_expert, n_active,
+        router_group(n_row, n_active, n_expert), n_row, rows_per, score, *r, xn);
 }
 
 /* ---- the experts' sum ---- */

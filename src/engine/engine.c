@@ -656,25 +656,38 @@ out:
     return st;
 }
 
+/* The card if asked for; the processor if asked for, or if no card here runs this model. */
+static status open_backend(struct engine *g, const struct engine_opts *o, struct err *e)
+{
+    struct backend_opts bo = {.arith = o->arith, .n_thread = o->n_thread, .i_card = o->i_card};
+    if (o->device != DEVICE_CPU) {
+        status st = backend_cuda_open(o->weights, &bo, &g->backend, e);
+        if (st == OK || o->device == DEVICE_CUDA)
+            return st;
+    }
+    return backend_cpu_open(o->weights, &bo, &g->backend, e);
+}
+
 static status open_parts(struct engine *g, const struct engine_opts *o, struct err *e)
 {
-    struct backend_opts bo = {.arith = o->arith, .n_thread = o->n_thread};
     int window = max_int(1, g->spec->window); /* a model without sliding layers may say 0 */
     status st = OK;
     if (o->script)
         TRY(open_script(g, o, e));
     else
-        TRY(backend_cpu_open(o->weights, &bo, &g->backend, e));
-    g->max_rows = max_int(o->chunk, LOGIT_ROWS) + o->max_requests;
+        TRY(open_backend(g, o, e));
+    g->count.backend = g->backend->name;
+    int chunk = o->chunk > 0 ? o->chunk : g->backend->chunk;
+    g->max_rows = max_int(chunk, LOGIT_ROWS) + o->max_requests;
     g->max_logit_rows = o->max_requests + LOGIT_ROWS;
     struct kv_plan plan = {
         .page_tok = PAGE_TOK, .max_rows = g->max_rows, .max_logit_rows = g->max_logit_rows};
     g->sched.kv = (struct kv){.page_tok = PAGE_TOK, .window = window};
-    g->sched.chunk = o->chunk;
+    g->sched.chunk = chunk;
     TRY(plan_pages(g, o, &plan, e));
     TRY(g->backend->kv_init(g->backend, &plan, e));
-    TRY(sched_open(&g->sched, &plan, window, o->max_requests, o->chunk,
-                   o->max_queue + o->max_requests, o->no_prefix_cache));
+    TRY(sched_open(&g->sched, &plan, window, o->max_requests, chunk, o->max_queue + o->max_requests,
+                   o->no_prefix_cache));
     set_marks(&g->sched.prefix, o->vocab);
     TRY(sample_scratch_open(&g->scratch, g->spec->n_vocab));
     g->top = mem_array(REQUEST_MAX_TOP, sizeof *g->top);

@@ -24,12 +24,14 @@ struct engine_opts {
     const struct weights *weights; /* outlives the engine */
     const struct vocab *vocab;     /* NULL for a checkpoint without tokenizer */
     struct constrain *constrain;   /* of the model; outlives the engine */
+    enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } device;
+    int i_card; /* DEVICE_CUDA */
     enum arith arith;
     int n_thread;
     int n_ctx;        /* most tokens of one request */
     int max_requests; /* sequences running at once */
     int max_queue;    /* requests that wait; more are refused with E_BUSY */
-    int chunk;        /* most prompt rows of one step */
+    int chunk;        /* most prompt rows of one step; 0: what the backend likes */
     size_t
         memory_bytes; /* of the cache; 0: what max_requests contexts need, if the machine has it */
     bool no_prefix_cache;
@@ -111,6 +113,7 @@ struct engine_stats {
     uint64_t n_submitted, n_finished, n_cancelled, n_failed;
     uint64_t prompt_tok, prompt_reused, computed_tok, generated_tok;
     uint64_t n_preempt, n_evict, n_evict_window;
+    const char *backend;
 };
 void engine_stats(struct engine *, struct engine_stats *);
 

@@ -163,6 +163,7 @@ status backend_scripted_open(const struct weights *w, struct backend **out, stru
         return err_set(e, E_NOMEM, "out of memory");
     s->spec = &w->spec;
     s->base = (struct backend){.name = "scripted",
+                               .chunk = 256,
                                .close = scripted_close,
                                .kv_init = scripted_kv_init,
                                .kv_page_bytes = scripted_page_bytes,

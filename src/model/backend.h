@@ -24,6 +24,7 @@ enum arith { ARITH_F32, ARITH_BF16 };
 struct backend_opts {
     enum arith arith; /* inputs of the matrix products; cache in float32 or bf16 accordingly */
     int n_thread;     /* CPU workers; 0 = the processors this process may use */
+    int i_card;       /* which CUDA card */
 };
 
 struct kv_plan {
@@ -68,6 +69,7 @@ struct page_pair {
 
 struct backend {
     const char *name;
+    int chunk; /* prompt rows that a step should have, to be efficient and yet short */
     void (*close)(struct backend *);
     /* Reserves the pages and the scratch; once, before the first step. */
     status (*kv_init)(struct backend *, const struct kv_plan *, struct err *);
