@@ -112,6 +112,8 @@ static const struct conf_opt options[] = {
      .help = "tokens generated for each prompt (decode, engine)"},
     {"parallel", NULL, 0, CONF_INT, "N", 1, 4096, .def = "1", .cmds = BIT(CMD_BENCH),
      .help = "requests at once"},
+    {"grammar", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH),
+     .help = "hold the answers to a JSON Schema (decode, engine)"},
 
     /* info */
     {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFO), .help = "print one JSON value"},

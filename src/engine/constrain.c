@@ -119,9 +119,9 @@ static status tool_grammar(struct constrain *c, const struct constrain_tool *t, 
         st = gcache_get(c->cache, GRAMMAR_SCHEMA, t->schema.p, t->schema.n, g, &why);
         if (st == OK || (st != E_INPUT || t->strict)) {
             if (st < 0)
-                err_param(e, st, "tools", "tool %.*s: %s%s%s",
+                err_param(e, st, "tools", "tool %.*s: %s",
                           (int)(t->recipient.n < 64 ? t->recipient.n : 64), t->recipient.p,
-                          why.param, why.param[0] ? ": " : "", why.msg);
+                          why.msg);
             return st;
         }
     }
@@ -142,7 +142,7 @@ static status final_grammar(struct constrain *c, const struct constrain_params *
         return OK;
     status st = gcache_get(c->cache, kind[p->format], text.p ? text.p : "", text.n, g, &why);
     if (st < 0)
-        err_param(e, st, "format", "%s%s%s", why.param, why.param[0] ? ": " : "", why.msg);
+        err_param(e, st, "format", "%s", why.msg);
     return st;
 }
 

@@ -283,9 +283,23 @@ static int32_t held_to(struct engine *g, struct seq *s, struct sample_mask *m)
     int32_t end, only = turn_forced(s->turn);
     if (only >= 0)
         return only;
-    turn_mask(s->turn, g->mask_bits, &end);
-    m->bits = g->mask_bits;
+    m->bits = s->mask_ready ? s->mask_bits : g->mask_bits;
+    if (!s->mask_ready)
+        turn_mask(s->turn, g->mask_bits, &end);
     return -1;
+}
+
+/* The masks of grammars that this step's rows end in begin to be computed. */
+static void begin_masks(struct engine *g, const struct batch *b)
+{
+    int n = 0;
+    for (int i = 0; i < b->n_seq; i++) {
+        struct seq *s = g->of_seq[i].seq;
+        bool last = s->n_done + b->seq[i].n_row == s->n_ids;
+        if (last && s->mask_bits && !s->off_turn && !s->mask_ready && turn_in_grammar(s->turn))
+            g->ahead.job[n++] = s;
+    }
+    ahead_begin(&g->ahead, n);
 }
 
 /* Moves the turn past a token; false: it can't, though the token was in its mask (mask.h). What a
@@ -295,6 +309,7 @@ static bool turn_follow(const struct engine *g, struct seq *s, int32_t id)
     int unused;
     if (!s->turn || s->off_turn || turn_place(s->turn, &unused) == TURN_DONE)
         return true;
+    s->mask_ready = false;
     s->off_turn = turn_accept(s->turn, id) < 0;
     if (budget_spent(&s->budget))
         turn_stop_analysis(s->turn);
@@ -510,9 +525,11 @@ static void step(struct engine *g, const struct batch *b)
 {
     struct step_out out;
     struct err e = {0};
+    begin_masks(g, b);
     uint64_t start = clock_ns();
     status st = g->backend->step(g->backend, b, &out, &e);
     g->count.step_ns += clock_ns() - start;
+    ahead_finish(&g->ahead);
     g->count.n_step++;
     g->count.n_row += (uint64_t)b->n_row;
     if (st == E_NUMERIC && b->n_seq > 1) {
@@ -690,6 +707,7 @@ static status open_parts(struct engine *g, const struct engine_opts *o, struct e
                    o->no_prefix_cache));
     set_marks(&g->sched.prefix, o->vocab);
     TRY(sample_scratch_open(&g->scratch, g->spec->n_vocab));
+    TRY(ahead_open(&g->ahead, o->max_requests, e));
     g->top = mem_array(REQUEST_MAX_TOP, sizeof *g->top);
     g->mask_bits = mem_array(((size_t)g->spec->n_vocab + 31) / 32, sizeof *g->mask_bits);
     g->tok = mem_array((size_t)g->max_rows, sizeof *g->tok);
@@ -752,6 +770,7 @@ void engine_close(struct engine *g)
     mem_free(g->script);
     sched_close(&g->sched);
     sample_scratch_close(&g->scratch);
+    ahead_close(&g->ahead);
     mem_free(g->top);
     mem_free(g->mask_bits);
     mem_free(g->tok);

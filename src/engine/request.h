@@ -7,6 +7,7 @@
 #ifndef ENGINE_REQUEST_H
 #define ENGINE_REQUEST_H
 
+#include "engine/ahead.h"
 #include "engine/budget.h"
 #include "engine/engine.h"
 #include "engine/prefix.h"
@@ -66,6 +67,7 @@ struct seq {
     struct sample_seen seen;
     struct turn *turn;   /* what its tokens are held to; NULL: nothing */
     uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of a turn with grammars */
+    bool mask_ready;     /* mask_bits are those of the next token */
     bool off_turn;       /* the script wrote what the turn forbids: it only was watched */
 
     struct slot *slot;      /* [n_slot] ring */
@@ -144,6 +146,7 @@ struct engine {
     int n_ctx, max_live, max_rows, max_logit_rows;
     struct sched sched;
     struct sample_scratch scratch;
+    struct ahead ahead;
     int32_t *top;        /* [REQUEST_MAX_TOP] */
     uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of the choice being made */
 

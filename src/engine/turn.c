@@ -386,6 +386,11 @@ bool turn_has_grammar(const struct turn *t)
     return t->x != NULL;
 }
 
+bool turn_in_grammar(const struct turn *t)
+{
+    return t->phase == PH_BODY && body_grammar(t);
+}
+
 const uint32_t *turn_plain_mask(const struct turn *t, bool *all, int32_t *end)
 {
     *all = anything(t) || t->phase == PH_DONE;

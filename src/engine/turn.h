@@ -59,6 +59,8 @@ void turn_free(struct turn *t); /* NULL allowed */
 
 /* Whether some body is held to a grammar. */
 bool turn_has_grammar(const struct turn *t);
+/* Whether the next token is one of a body that is held to a grammar. */
+bool turn_in_grammar(const struct turn *t);
 /* The mask without filling in words: bits already there (masker_ordinary), and the end token or -1.
  * NULL: everything is allowed (*all), or turn_mask has to compute it. */
 const uint32_t *turn_plain_mask(const struct turn *t, bool *all, int32_t *end);

@@ -187,6 +187,38 @@ class Infer(Case):
         os.mkfifo(self.path("fifo"))
         self.fails(1, "infer", "--prompt-file", self.path("fifo"), says="regular file", timeout=10)
 
+    def test_held(self):
+        """Answers and calls are held to what was asked for, at any temperature."""
+        def one(*args):
+            return self.ok("infer", "--json", "--temperature", "1.2", "--seed", "4", "-n", "200", *args).json()
+
+        tools = self.write("tools.json", Answers.TOOLS)
+        self.assertIn(one("--choice", "left", "--choice", "right", "Where?")["response"], ("left", "right"))
+        self.assertRegex(one("--regex", "[0-9]{4}-[0-9]{2}", "When?")["response"], r"\A\d{4}-\d\d\Z")
+        self.assertEqual(one("--json-object", "--reasoning-budget", "9", "?")["response"][:1], "{")
+        schema = self.write("s.json", '{"type":"object","properties":{"n":{"type":"integer","maximum":9}},"required":["n"]}')
+        self.assertLessEqual(json.loads(one("--schema", schema, "3 + 4?")["response"])["n"], 9)
+        v = one("--tools", tools, "--tool-choice", "get_weather", "What is 3 + 4?")
+        self.assertEqual(v["finish_reason"], "tool_calls")
+        self.assertEqual(list(json.loads(v["tool_calls"][0]["function"]["arguments"])), ["city"])
+        self.assertNotIn("tool_calls", one("--tools", tools, "--tool-choice", "none", "Weather in Oslo?"))
+        request = {"messages": [{"role": "user", "content": "What is 3 + 4?"}], "tools": json.loads(Answers.TOOLS),
+                   "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+        answer = {"messages": request["messages"], "response_format": {"type": "json_schema", "json_schema": {
+            "name": "a", "schema": {"type": "object", "properties": {"x": {"enum": [7]}}, "required": ["x"]}}}}
+        bad = {"messages": request["messages"], "tool_choice": "sometimes"}
+        r = self.fails(1, "infer", "--input-path", self.write("in", "\n".join(map(json.dumps, [request, answer, bad]))),
+                       "--temperature", "1", "--seed", "2", says="1 of 3", out=None)
+        lines = [json.loads(x) for x in r.text.splitlines()]
+        self.assertEqual(lines[0]["finish_reason"], "tool_calls")
+        self.assertEqual(json.loads(lines[1]["response"]), {"x": 7})
+        self.assertIn("tool_choice", lines[2]["error"]["message"])
+        self.fails(2, "infer", "--regex", "a", "--choice", "b", "x", says="exclude")
+        self.fails(1, "infer", "--regex", "(?=a)", "x", says="lookaround")
+        self.fails(1, "infer", "--tools", tools, "--tool-choice", "nobody", "x", says="nobody")
+        self.fails(1, "infer", "--tool-choice", "required", "x", says="no tool")
+        self.fails(1, "infer", "--schema", self.write("n", '{"not":{}}'), "x", says="not")
+
     def test_device(self):
         self.ok("infer", "--device", "cpu", "--no-deterministic", "--arith", "f32", *SHORT, "hi")
         for device in "cuda", "cuda:0":
