@@ -38,6 +38,7 @@ PASS := $(if $(filter x86_64,$(ARCH)),pass_avx2,pass_plain)
 FLAGS_pass      := -O3 -fno-trapping-math -ffp-contract=off
 FLAGS_pass_avx2 := $(FLAGS_pass) -mavx2
 FLAGS_sample    := -O3 -fno-trapping-math
+FLAGS_mask      := -O3
 
 LIB_SRC  := $(filter-out src/cpu/kern_%.c src/engine/pass_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
               src/ref/*.c src/cpu/*.c src/cuda/*.c src/engine/*.c src/*.c)) \

@@ -34,9 +34,9 @@ struct bench {
     size_t n_t;
 };
 
-/* A list too long to come to its end, so that every token is one of the grammar's. */
+/* Lists of any length: a script of that form never leaves it; a model may, and is then free. */
 static const char bench_schema[] =
-    "{\"type\":\"object\",\"properties\":{\"items\":{\"type\":\"array\",\"minItems\":5000,"
+    "{\"type\":\"object\",\"properties\":{\"items\":{\"type\":\"array\","
     "\"items\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\"},\"kind\":{"
     "\"enum\":[\"red\",\"green\"]},\"n\":{\"type\":\"integer\"}},"
     "\"required\":[\"name\",\"kind\",\"n\"]}}},\"required\":[\"items\"]}";
