@@ -177,7 +177,7 @@ GLOSS_API gloss_status gloss_chat_message(gloss_chat *, int i, struct gloss_mess
 typedef struct gloss_engine gloss_engine;
 typedef struct gloss_request gloss_request;
 
-enum { GLOSS_ARITH_DEFAULT, GLOSS_ARITH_F32, GLOSS_ARITH_BF16 };
+enum { GLOSS_ARITH_DEFAULT, GLOSS_ARITH_F32, GLOSS_ARITH_BF16, GLOSS_ARITH_Q8 };
 
 struct gloss_engine_opts {
     size_t size;

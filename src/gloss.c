@@ -555,7 +555,9 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
         .weights = m->weights,
         .vocab = m->vocab,
         .constrain = m->constrain,
-        .arith = o.arith == GLOSS_ARITH_F32 ? ARITH_F32 : ARITH_BF16,
+        .arith = o.arith == GLOSS_ARITH_F32  ? ARITH_F32
+                 : o.arith == GLOSS_ARITH_Q8 ? ARITH_Q8
+                                             : ARITH_BF16,
         .n_thread = o.n_thread,
         .n_ctx = o.n_ctx > 0 ? o.n_ctx : most,
         .max_requests = max_int(o.max_requests, 1),

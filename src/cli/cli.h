@@ -83,6 +83,8 @@ static inline struct gloss_err *pub(struct err *e)
 
 /* What gloss_model_open takes for a name: "tiny" or a checkpoint's folder. */
 MUST_USE status cli_find_model(const char *name, char *path, size_t cap, struct err *e);
+/* --arith as GLOSS_ARITH_. */
+int cli_arith(const struct conf *c);
 /* Opens --model; with_config: generation_config.json becomes defaults of the sampling options. */
 MUST_USE status cli_open_model(struct conf *c, bool with_config, gloss_model **m, struct err *e);
 /* --model only when it was given, else *m = NULL: the compiled-in vocabulary. */

@@ -45,7 +45,7 @@ static status open_engine(struct bench *b, struct conf *c, const struct buf *scr
 {
     struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
     o.device = conf_str(c, "device");
-    o.arith = strcmp(conf_str(c, "arith"), "f32") == 0 ? GLOSS_ARITH_F32 : GLOSS_ARITH_BF16;
+    o.arith = cli_arith(c);
     o.n_thread = (int)conf_int(c, "threads");
     o.n_ctx = b->n_prompt + b->n_generate;
     o.max_requests = b->n_parallel;

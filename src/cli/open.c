@@ -186,6 +186,14 @@ status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request,
     return cli_start_engine(c, m, &o, script, g, e);
 }
 
+int cli_arith(const struct conf *c)
+{
+    const char *s = conf_str(c, "arith");
+    return strcmp(s, "f32") == 0  ? GLOSS_ARITH_F32
+           : strcmp(s, "q8") == 0 ? GLOSS_ARITH_Q8
+                                  : GLOSS_ARITH_BF16;
+}
+
 status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engine_opts *base,
                         const char *script, gloss_engine **g, struct err *e)
 {
@@ -197,7 +205,7 @@ status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engin
         TRY(input_file(script, &text, e));
     struct gloss_engine_opts o = *base;
     o.device = conf_str(c, "device");
-    o.arith = strcmp(conf_str(c, "arith"), "f32") == 0 ? GLOSS_ARITH_F32 : GLOSS_ARITH_BF16;
+    o.arith = cli_arith(c);
     o.n_thread = (int)conf_int(c, "threads");
     o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     o.script = script ? text.p : NULL;

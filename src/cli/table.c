@@ -239,9 +239,9 @@ static const struct conf_opt options[] = {
      .group = g_model, .help = "where the model runs"},
     {"threads", NULL, 't', CONF_INT, "N", 1, 4096, .cmds = RUN, .group = g_model,
      .help = "processor threads; unset: all that this process may use"},
-    {"arith", NULL, 0, CONF_CHOICE, "f32|bf16", .def = "bf16", .cmds = RUN, .group = g_model,
-     .help = "inputs of the matrix products: float32, or rounded to bf16 as the reference "
-             "implementations do"},
+    {"arith", NULL, 0, CONF_CHOICE, "f32|bf16|q8", .def = "bf16", .cmds = RUN, .group = g_model,
+     .help = "inputs of the matrix products: float32, rounded to bf16 as the reference "
+             "implementations do, or in 8-bit blocks with 8-bit copies of the dense matrices"},
     {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30,
      .cmds = BIT(CMD_INFER) | BIT(CMD_SCORE), .group = g_model,
      .help = "most tokens of prompt and answer together; unset: the model's own context"},

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 float kern_e8m0[256];
+const int8_t kern_mx_twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 _Alignas(64) uint16_t kern_mx_bf16[256][32];
 _Alignas(64) uint8_t kern_mx_byte[256][2][16];
 

@@ -13,8 +13,10 @@
  * and routes all of them for itself: that costs less than a barrier.
  *
  * Arithmetic. The residual, norms, router, softmax, rotation and combination are float32. Inputs of
- * the other matrix products are float32 or rounded to bf16 (`struct acts`), keys and values are
- * stored likewise. Sums are float32.
+ * the other matrix products are float32, rounded to bf16 or blocks of signed bytes (`struct acts`);
+ * keys and values are stored as float32 or bf16. Sums are float32. ARITH_Q8 keeps copies of the
+ * dense matrices as such blocks, made at open; matrices of experts that are not MXFP4 are then
+ * used as with ARITH_BF16.
  *
  * Page layout: [layer of the pool][key head][keys [d_head, page_tok], values [page_tok, d_head]].
  *
@@ -33,24 +35,34 @@
 #include <limits.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 enum {
     SMALL_ROWS = 4, /* up to so many rows each worker norms all of them for itself */
     SMALL_ROUTER =
-        1 << 14,          /* router weights (and as many floats) that are cheaper than a barrier */
-    OUT_UNIT = 16,        /* outputs are shared out in multiples of this */
-    PAIR_CHUNK = 64,      /* gate/up pairs computed before their SwiGLU: they stay in L1 */
-    ATTN_ROWS = 16,       /* rows that walk over a sequence's pages together */
-    DOWN_FLOATS = 1 << 17 /* a worker's buffer for the experts' outputs: half a megabyte */
+        1 << 14,           /* router weights (and as many floats) that are cheaper than a barrier */
+    OUT_UNIT = 16,         /* outputs are shared out in multiples of this */
+    PAIR_CHUNK = 64,       /* gate/up pairs computed before their SwiGLU: they stay in L1 */
+    ATTN_ROWS = 16,        /* rows that walk over a sequence's pages together */
+    DOWN_FLOATS = 1 << 17, /* a worker's buffer for the experts' outputs: half a megabyte */
+    HUGE_PAGE = 2 << 20
 };
 
 /* Rows ready for the products: [n, n_in] each, in the forms that this checkpoint's matrices need.
  */
 struct acts {
-    float *f;    /* exact (ARITH_F32) or rounded to bf16; NULL when no product wants it */
-    uint16_t *h; /* bf16, for the *_bf16 kernels; NULL when no product wants it */
-    size_t ld;   /* elements per row */
+    float *f;         /* exact (ARITH_F32) or rounded to bf16; NULL when no product wants it */
+    uint16_t *h;      /* bf16, for the *_bf16 kernels; NULL when no product wants it */
+    size_t ld;        /* elements per row */
+    struct q8_rows q; /* ARITH_Q8, else q.q is NULL */
 };
+
+/* A dense matrix and, for ARITH_Q8, its copy: [n_out/8, n_in/32] or NULL. */
+struct dense {
+    const struct mat *m;
+    struct q8_block *q8;
+};
+enum { N_DENSE = 4 }; /* of a layer: q, k, v, o */
 
 /* One worker's own memory. R = max_rows, K = n_active, E = n_expert. */
 struct scratch {
@@ -86,7 +98,9 @@ struct cpu {
     struct cpu_kern k;
     struct pool *pool;
     enum arith arith;
-    bool need_f, need_h; /* forms of struct acts in use */
+    bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
+    struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
+    struct q8_block *q8; /* all copies */
     double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
     int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
 
@@ -114,10 +128,10 @@ struct cpu {
 
 /* ---- products ---------------------------------------------------------------------------- */
 
-/* Does ARITH_BF16 feed this kind of matrix with bf16 rows (else with rounded floats)? */
+/* Is this kind of matrix fed with bf16 rows (else with floats, rounded or not, or with blocks)? */
 static bool wants_h(const struct cpu *c, bool mx, enum dtype t)
 {
-    return c->arith == ARITH_BF16 && c->k.bf16_dot && (mx || t == DT_BF16);
+    return c->arith != ARITH_F32 && c->k.bf16_dot && (mx || t == DT_BF16);
 }
 
 /* Stores n elements at (row, col) in the forms in use, rounding as the arithmetic says. */
@@ -125,9 +139,11 @@ static void acts_put(const struct cpu *c, const struct acts *a, size_t row, size
                      const float *v, int n)
 {
     size_t at = row * a->ld + col;
+    if (a->q.q)
+        c->k.to_q8(v, n, a->q.q + at, a->q.d + at / Q8_IN, a->q.sum + at / Q8_IN);
     if (a->h)
         c->k.to_bf16(v, n, a->h + at);
-    if (a->f && c->arith == ARITH_BF16)
+    if (a->f && c->arith != ARITH_F32)
         c->k.round_bf16(v, n, a->f + at);
     else if (a->f)
         memcpy(a->f + at, v, (size_t)n * sizeof *v);
@@ -135,8 +151,13 @@ static void acts_put(const struct cpu *c, const struct acts *a, size_t row, size
 
 static struct acts acts_at(const struct acts *a, size_t row)
 {
-    return (struct acts){
-        .f = a->f ? a->f + row * a->ld : NULL, .h = a->h ? a->h + row * a->ld : NULL, .ld = a->ld};
+    struct acts at = *a;
+    size_t n = row * a->ld;
+    at.f = a->f ? a->f + n : NULL;
+    at.h = a->h ? a->h + n : NULL;
+    if (a->q.q)
+        at.q = (struct q8_rows){a->q.q + n, a->q.d + n / Q8_IN, a->q.sum + n / Q8_IN, a->q.ld};
+    return at;
 }
 
 /* Where a product's rows come from and go to; the callers fill these, the two functions below
@@ -167,8 +188,29 @@ static struct mul mul_of(const struct io *io, bool h, int n_in, int o0, int o1)
                         .tmp = io->tmp};
 }
 
-static void mul_mat(const struct cpu *c, const struct mat *w, int o0, int o1, const struct io *io)
+static struct mul_q8 mul_q8_of(const struct io *io, int n_in, int o0, int o1)
 {
+    return (struct mul_q8){.n_out = o1 - o0,
+                           .n_in = n_in,
+                           .x = io->x->q,
+                           .row = io->row,
+                           .n_row = io->n_row,
+                           .bias = io->bias ? io->bias + o0 : NULL,
+                           .y = io->y,
+                           .ld_y = io->ld_y,
+                           .add = io->add,
+                           .tmp = io->tmp};
+}
+
+static void mul_mat(const struct cpu *c, const struct dense *d, int o0, int o1, const struct io *io)
+{
+    const struct mat *w = d->m;
+    if (d->q8) {
+        struct mul_q8 q = mul_q8_of(io, w->n_in, o0, o1);
+        q.w = d->q8 + (size_t)(o0 / Q8_OUT) * (size_t)(w->n_in / Q8_IN);
+        c->k.mul_q8(&q);
+        return;
+    }
     bool h = wants_h(c, false, w->dtype);
     struct mul m = mul_of(io, h, w->n_in, o0, o1);
     m.w = (const uint8_t *)w->p + (size_t)o0 * (size_t)w->n_in * dtype_size(w->dtype);
@@ -185,6 +227,13 @@ static void mul_expert(const struct cpu *c, const struct expert_mat *w, int e, i
     bool h = wants_h(c, mx, w->dtype) && w->layout != EXPERT_IN_MAJOR;
     struct mul m = mul_of(io, h, w->n_in, o0, o1);
     size_t n_block = (size_t)w->n_in / 32;
+    if (mx && c->arith == ARITH_Q8) {
+        struct mul_q8 q = mul_q8_of(io, w->n_in, o0, o1);
+        q.w = w->blocks[e] + (size_t)o0 * n_block * 16;
+        q.scale = w->scales[e] + (size_t)o0 * n_block;
+        c->k.mul_mx_q8(&q);
+        return;
+    }
     switch (w->layout) {
     case EXPERT_MXFP4:
         m.w = w->blocks[e] + (size_t)o0 * n_block * 16;
@@ -287,11 +336,10 @@ static void phase_qkv(struct cpu *c, int t, int layer)
     for (int i = lo; i < hi; i++) {
         int kind = i < s->n_head ? 0 : i < s->n_head + s->n_kv_head ? 1 : 2;
         int head = kind == 0 ? i : (i - s->n_head) % s->n_kv_head;
-        const struct mat *w = kind == 0 ? &l->q : kind == 1 ? &l->k : &l->v;
         const float *bias = kind == 0 ? l->bq : kind == 1 ? l->bk : l->bv;
         float *y = kind == 0 ? c->q + head * d : c->scratch[t].head;
         size_t ld = kind == 0 ? (size_t)s->n_head * (size_t)d : (size_t)d;
-        mul_mat(c, w, head * d, (head + 1) * d,
+        mul_mat(c, &c->dense[layer][kind], head * d, (head + 1) * d,
                 &(struct io){.x = x,
                              .n_row = n_row,
                              .bias = bias,
@@ -381,7 +429,7 @@ static void phase_out(struct cpu *c, int t, int layer)
     int lo, hi;
     pool_split(l->o.n_out, OUT_UNIT, t, pool_size(c->pool), &lo, &hi);
     if (lo < hi)
-        mul_mat(c, &l->o, lo, hi,
+        mul_mat(c, &c->dense[layer][3], lo, hi,
                 &(struct io){.x = &c->attn,
                              .n_row = c->b->n_row,
                              .bias = l->bo,
@@ -451,7 +499,8 @@ static void phase_gate_up(struct cpu *c, int t, int layer, const struct acts *x)
     const struct layer *l = &c->w->layer[layer];
     struct scratch *sc = &c->scratch[t];
     int lo, hi;
-    pool_split(s->d_ff, OUT_UNIT / 2, t, pool_size(c->pool), &lo, &hi);
+    int unit = c->arith == ARITH_Q8 ? Q8_IN : OUT_UNIT / 2;
+    pool_split(s->d_ff, unit, t, pool_size(c->pool), &lo, &hi);
     for (int e = 0; e < s->n_expert; e++) {
         int slot0 = sc->first[e], n = sc->first[e + 1] - slot0;
         for (int j = lo; j < hi && n > 0; j += PAIR_CHUNK) {
@@ -535,7 +584,7 @@ static void phase_logits(struct cpu *c, int t)
     pool_split(s->n_vocab, OUT_UNIT, t, pool_size(c->pool), &lo, &hi);
     if (lo == hi)
         return;
-    mul_mat(c, &c->w->unembed, lo, hi,
+    mul_mat(c, &c->unembed, lo, hi,
             &(struct io){.x = x,
                          .n_row = n,
                          .y = c->logits + lo,
@@ -667,6 +716,12 @@ static void carve_acts(struct carve *k, const struct cpu *c, struct acts *a, siz
     a->ld = ld;
     a->f = c->need_f ? carve(k, n, sizeof *a->f) : NULL;
     a->h = c->need_h ? carve(k, n, sizeof *a->h) : NULL;
+    a->q = (struct q8_rows){.ld = ld};
+    if (c->arith == ARITH_Q8) {
+        a->q.q = carve(k, n, sizeof *a->q.q);
+        a->q.d = carve(k, n / Q8_IN, sizeof *a->q.d);
+        a->q.sum = carve(k, n / Q8_IN, sizeof *a->q.sum);
+    }
 }
 
 static void carve_scratch(struct carve *k, const struct cpu *c, struct scratch *s)
@@ -824,7 +879,61 @@ static void cpu_close(struct backend *base)
         return;
     pool_free(c->pool);
     cpu_kv_fini(c);
+    mem_free(c->q8);
     mem_free(c);
+}
+
+/* The i-th dense matrix of the model, the unembedding last. */
+static struct dense *dense_at(struct cpu *c, int i)
+{
+    return i < c->w->spec.n_layer * N_DENSE ? &c->dense[i / N_DENSE][i % N_DENSE] : &c->unembed;
+}
+
+static void pack_part(void *arg, int t)
+{
+    struct cpu *c = arg;
+    for (int i = 0; i <= c->w->spec.n_layer * N_DENSE; i++) {
+        const struct dense *d = dense_at(c, i);
+        size_t n_block = (size_t)d->m->n_in / Q8_IN;
+        size_t bytes = (size_t)d->m->n_in * dtype_size(d->m->dtype);
+        int lo, hi;
+        pool_split(d->m->n_out, Q8_OUT, t, pool_size(c->pool), &lo, &hi);
+        for (int o = lo; o < hi; o += Q8_OUT)
+            q8_pack(d->m->dtype, (const uint8_t *)d->m->p + (size_t)o * bytes, d->m->n_in,
+                    d->q8 + (size_t)(o / Q8_OUT) * n_block);
+    }
+}
+
+/* Copies the dense matrices as blocks of signed bytes. A worker's part of any row must be whole
+ * blocks, and its part of the outputs whole tiles. */
+static status pack_dense(struct cpu *c, struct err *e)
+{
+    const struct spec *s = &c->w->spec;
+    size_t n = 0, total;
+    int group = s->n_head / s->n_kv_head * s->d_head;
+    if (s->d_model % Q8_IN || s->d_ff % Q8_IN || group % Q8_IN || s->d_head % Q8_OUT ||
+        s->n_vocab % Q8_OUT)
+        return err_param(e, E_INPUT, "arith",
+                         "arith q8 needs widths (hidden, intermediate, heads of a key head) that "
+                         "are multiples of %d, head width and vocabulary of %d",
+                         Q8_IN, Q8_OUT);
+    for (int i = 0; i <= s->n_layer * N_DENSE; i++) {
+        const struct mat *m = dense_at(c, i)->m;
+        n += (size_t)m->n_out / Q8_OUT * (size_t)(m->n_in / Q8_IN);
+    }
+    c->q8 = mul_ok(n, sizeof *c->q8, &total) ? mem_aligned(HUGE_PAGE, total) : NULL;
+    if (!c->q8)
+        return err_set(e, E_NOMEM, "out of memory for the 8-bit matrices: %.1f MiB",
+                       (double)n * sizeof *c->q8 / (1 << 20));
+    (void)madvise(c->q8, total, MADV_HUGEPAGE); /* fewer page walks; without it slower only */
+    struct q8_block *at = c->q8;
+    for (int i = 0; i <= s->n_layer * N_DENSE; i++) {
+        struct dense *d = dense_at(c, i);
+        d->q8 = at;
+        at += (size_t)d->m->n_out / Q8_OUT * (size_t)(d->m->n_in / Q8_IN);
+    }
+    pool_run(c->pool, pack_part, c);
+    return OK;
 }
 
 static void need_of(struct cpu *c, bool mx, bool in_major, enum dtype t)
@@ -833,6 +942,23 @@ static void need_of(struct cpu *c, bool mx, bool in_major, enum dtype t)
         c->need_h = true;
     else
         c->need_f = true;
+}
+
+/* Which forms of rows do the matrices want? */
+static void need_all(struct cpu *c)
+{
+    bool q8 = c->arith == ARITH_Q8;
+    for (int i = 0; i <= c->w->spec.n_layer * N_DENSE && !q8; i++)
+        need_of(c, false, false, dense_at(c, i)->m->dtype);
+    for (int i = 0; i < c->w->spec.n_layer; i++) {
+        const struct layer *l = &c->w->layer[i];
+        const struct expert_mat *expert[] = {&l->gate_up, &l->down};
+        for (size_t j = 0; j < sizeof expert / sizeof *expert; j++) {
+            bool mx = expert[j]->layout == EXPERT_MXFP4;
+            if (!(mx && q8))
+                need_of(c, mx, expert[j]->layout == EXPERT_IN_MAJOR, expert[j]->dtype);
+        }
+    }
 }
 
 status backend_cpu_open(const struct weights *w, const struct backend_opts *opts,
@@ -858,18 +984,17 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
     cpu_kern_init(&c->k, flags);
     TRY(pool_new(opts->n_thread, &c->pool, e));
     c->rope_factor = rope_frequencies(&w->spec, c->inv);
-    need_of(c, false, false, w->unembed.dtype);
+    c->unembed.m = &w->unembed;
     for (int i = 0; i < w->spec.n_layer; i++) {
         const struct layer *l = &w->layer[i];
+        const struct mat *mat[N_DENSE] = {&l->q, &l->k, &l->v, &l->o};
+        for (int j = 0; j < N_DENSE; j++)
+            c->dense[i][j].m = mat[j];
         c->pool_layer[i] = w->spec.sliding[i] ? c->window.n_layer++ : c->full.n_layer++;
-        const struct mat *mat[] = {&l->q, &l->k, &l->v, &l->o};
-        for (size_t j = 0; j < sizeof mat / sizeof *mat; j++)
-            need_of(c, false, false, mat[j]->dtype);
-        const struct expert_mat *expert[] = {&l->gate_up, &l->down};
-        for (size_t j = 0; j < sizeof expert / sizeof *expert; j++)
-            need_of(c, expert[j]->layout == EXPERT_MXFP4, expert[j]->layout == EXPERT_IN_MAJOR,
-                    expert[j]->dtype);
     }
+    need_all(c);
+    if (c->arith == ARITH_Q8)
+        TRY(pack_dense(c, e));
     *out = &c->base;
     c = NULL;
 out:

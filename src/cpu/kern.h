@@ -50,6 +50,40 @@ static inline size_t mul_tmp(int n_in)
     return outputs > MUL_TMP_BYTES ? outputs : MUL_TMP_BYTES;
 }
 
+/* Rows in blocks of 32 signed bytes (ARITH_Q8): x[k] is about q[k] * d. A block holds its even
+ * inputs first, then the odd ones, as the nibbles of MXFP4 come out. Codes are in [-127, 127]; a
+ * block with NaN or Inf has codes 0 and d NaN. */
+enum { Q8_IN = 32, Q8_OUT = 8 };
+struct q8_rows {
+    int8_t *q;    /* [n, ld] */
+    float *d;     /* [n, ld/32] */
+    int32_t *sum; /* [n, ld/32] of the block's codes */
+    size_t ld;    /* a multiple of 32 */
+};
+
+/* A dense matrix in such blocks, Q8_OUT outputs side by side: w is [n_out/8, n_in/32] of these. */
+struct q8_block {
+    uint16_t d[Q8_OUT];             /* bf16 */
+    int8_t q[Q8_IN / 4][Q8_OUT][4]; /* [four inputs][output], inputs in the order of q8_rows */
+};
+
+/* The products of struct mul on q8_rows. Each block's integer sum is exact; as float it is
+ * multiplied by (weight's scale * d) into the output's only sum, fused, block after block. So every
+ * instruction set gives the same bits. Not for NaN payloads. */
+struct mul_q8 {
+    const void *w;        /* struct q8_block; MXFP4: codes [n_out, n_in/32, 16] */
+    const uint8_t *scale; /* MXFP4: [n_out, n_in/32] */
+    int n_out, n_in;      /* n_in a multiple of 32; dense: n_out a multiple of 8 */
+    struct q8_rows x;
+    const int32_t *row; /* as in struct mul, and so on */
+    int n_row;
+    const float *bias;
+    float *y;
+    size_t ld_y;
+    bool add;
+    void *tmp; /* mul_tmp(n_in) bytes */
+};
+
 /* Attention of the n_q query heads of one key head over slots [lo, hi) of one page, as one step of
  * an online softmax. Begin a row with m = sink, l = 1, acc = 0: the sink is then simply a key
  * without a value; after the last page the output is acc / l. */
@@ -77,6 +111,13 @@ struct cpu_kern {
      * fixes its own order within a pair: tolerance as above, plus 1.2e-38 * n_in * max|x|. */
     void (*mul_bf16)(const struct mul *);
     void (*mul_mx_bf16)(const struct mul *);
+
+    /* 8-bit activations (ARITH_Q8): the same bits on every set. */
+    void (*mul_q8)(const struct mul_q8 *);    /* dense */
+    void (*mul_mx_q8)(const struct mul_q8 *); /* MXFP4 */
+    /* n floats (a multiple of 32) to blocks: d = max|x| / 127, codes to nearest even. The same bits
+     * on every set. */
+    void (*to_q8)(const float *x, int n, int8_t *q, float *d, int32_t *sum);
 
     /* Input-major weights [n_in, ld_w], float activations; index as mul_f32. Same tolerance. */
     void (*mul_in[3])(const struct mul *);
@@ -113,6 +154,9 @@ struct cpu_kern {
     void (*topk)(const float *v, int n, int k, int32_t *idx, float *w);
 };
 
+/* Q8_OUT rows of a matrix [Q8_OUT, n_in] of any type to blocks w[n_in/32], at load. */
+void q8_pack(enum dtype t, const void *p, int n_in, struct q8_block *w);
+
 enum cpu_flag { CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4 };
 
 /* What this processor and its system support, masked by GLOSS_CPU: c, avx2, avx512 or neon names
@@ -133,6 +177,8 @@ void kern_neon_init(struct cpu_kern *k);
  * included. */
 extern float kern_e8m0[256];
 extern uint16_t kern_mx_bf16[256][32];
+/* Twice the values of the codes, whole numbers. */
+extern const int8_t kern_mx_twice[16];
 /* The low and the high bytes of these 16 values. */
 extern uint8_t kern_mx_byte[256][2][16];
 

@@ -161,6 +161,25 @@ static inline void vf_mx_x(const float *x, int n, VF v[8])
 
 #include "cpu/kern_simd.h"
 
+static inline __m256i q8_dot(__m256i acc, __m256i u, __m256i s)
+{
+    __m256i two = _mm256_maddubs_epi16(u, s); /* at most 2 * 127 * 127: no saturation */
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
+}
+/* 16 bits hold eight products of at most 24 * 127. */
+static inline __m256i q8_dot_small(__m256i acc, const __m256i u[4], const int8_t *x)
+{
+    __m256i s = _mm256_setzero_si256();
+    for (int g = 0; g < 4; g++) {
+        int32_t v;
+        memcpy(&v, x + 4 * g, sizeof v);
+        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(u[g], _mm256_set1_epi32(v)));
+    }
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+}
+
+#include "cpu/kern_q8_x86.h"
+
 static void to_bf16(const float *x, int n, uint16_t *out)
 {
     int i = 0;
@@ -176,6 +195,7 @@ static void to_bf16(const float *x, int n, uint16_t *out)
 void kern_avx2_init(struct cpu_kern *k)
 {
     simd_init(k);
+    q8_init(k);
     k->name = "avx2";
     k->to_bf16 = to_bf16;
 }

@@ -111,6 +111,113 @@ static void mul_mx_bf16(const struct mul *m)
     mul_any(m, true, DT_U8, DT_BF16);
 }
 
+/* ---- blocks of signed bytes ------------------------------------------------------------------ */
+
+/* Place of input k within its block. */
+static int q8_at(int k)
+{
+    return k % 2 * (Q8_IN / 2) + k / 2;
+}
+
+/* The largest magnitude by its bits: NaN and Inf are the largest of all. */
+static float q8_max(const float x[Q8_IN])
+{
+    uint32_t top = 0;
+    for (int k = 0; k < Q8_IN; k++) {
+        uint32_t a = f32_bits(x[k]) & 0x7fffffff;
+        top = a > top ? a : top;
+    }
+    return bits_f32(top);
+}
+
+static void to_q8(const float *x, int n, int8_t *q, float *d, int32_t *sum)
+{
+    for (int b = 0; b < n / Q8_IN; b++, x += Q8_IN, q += Q8_IN) {
+        float top = q8_max(x);
+        bool some = top >= 1e-30f && top <= 3.4e38f;
+        float inv = some ? 127.0f / top : 0;
+        d[b] = some ? top / 127.0f : isfinite(top) && top < 1 ? 0 : NAN;
+        sum[b] = 0;
+        for (int k = 0; k < Q8_IN; k++) {
+            int c = some ? (int)rintf(x[k] * inv) : 0;
+            q[q8_at(k)] = (int8_t)c;
+            sum[b] += c;
+        }
+    }
+}
+
+void q8_pack(enum dtype t, const void *p, int n_in, struct q8_block *w)
+{
+    for (int o = 0; o < Q8_OUT; o++) {
+        for (int b = 0; b < n_in / Q8_IN; b++) {
+            float x[Q8_IN];
+            widen(t, p, (size_t)o * (size_t)n_in + (size_t)b * Q8_IN, Q8_IN, x);
+            float top = q8_max(x);
+            w[b].d[o] = f32_bf16(top / 127.0f);
+            float d = bf16_f32(w[b].d[o]), inv = d > 1e-30f && isfinite(d) ? 1 / d : 0;
+            for (int k = 0; k < Q8_IN; k++) {
+                float c = inv > 0 ? rintf(x[k] * inv) : 0;
+                int at = q8_at(k);
+                w[b].q[at / 4][o][at % 4] = (int8_t)(c > 127 ? 127 : c < -127 ? -127 : c);
+            }
+        }
+    }
+}
+
+static void put_q8(const struct mul_q8 *m, int r, int o, float sum)
+{
+    float *y = m->y + (size_t)r * m->ld_y + o;
+    if (m->bias)
+        sum += m->bias[o];
+    *y = m->add ? *y + sum : sum;
+}
+
+static void mul_q8(const struct mul_q8 *m)
+{
+    int n_block = m->n_in / Q8_IN;
+    const struct q8_block *w = m->w;
+    for (int r = 0; r < m->n_row; r++) {
+        size_t i = (size_t)(m->row ? m->row[r] : r);
+        const int8_t *x = m->x.q + i * m->x.ld;
+        const float *d = m->x.d + i * (m->x.ld / Q8_IN);
+        for (int o = 0; o < m->n_out; o++) {
+            const struct q8_block *wo = w + (size_t)(o / Q8_OUT) * (size_t)n_block;
+            float sum = 0;
+            for (int b = 0; b < n_block; b++) {
+                int dot = 0;
+                for (int k = 0; k < Q8_IN; k++)
+                    dot += wo[b].q[k / 4][o % Q8_OUT][k % 4] * x[b * Q8_IN + k];
+                sum = fmaf((float)dot, bf16_f32(wo[b].d[o % Q8_OUT]) * d[b], sum);
+            }
+            put_q8(m, r, o, sum);
+        }
+    }
+}
+
+static void mul_mx_q8(const struct mul_q8 *m)
+{
+    int n_block = m->n_in / Q8_IN;
+    for (int r = 0; r < m->n_row; r++) {
+        size_t i = (size_t)(m->row ? m->row[r] : r);
+        const int8_t *x = m->x.q + i * m->x.ld;
+        const float *d = m->x.d + i * (m->x.ld / Q8_IN);
+        for (int o = 0; o < m->n_out; o++) {
+            float sum = 0;
+            for (int b = 0; b < n_block; b++) {
+                size_t at = (size_t)o * (size_t)n_block + (size_t)b;
+                const uint8_t *code = (const uint8_t *)m->w + at * (Q8_IN / 2);
+                const int8_t *xb = x + b * Q8_IN;
+                int dot = 0;
+                for (int k = 0; k < Q8_IN / 2; k++)
+                    dot += kern_mx_twice[code[k] & 15] * xb[k] +
+                           kern_mx_twice[code[k] >> 4] * xb[Q8_IN / 2 + k];
+                sum = fmaf((float)dot, kern_e8m0[m->scale[at]] * 0.5f * d[b], sum);
+            }
+            put_q8(m, r, o, sum);
+        }
+    }
+}
+
 static void mul_in_any(const struct mul *m, enum dtype t)
 {
     for (int r = 0; r < m->n_row; r++) {
@@ -267,6 +374,9 @@ void kern_c_init(struct cpu_kern *k)
         .mul_mx_f32 = mul_mx_f32,
         .mul_bf16 = mul_bf16,
         .mul_mx_bf16 = mul_mx_bf16,
+        .mul_q8 = mul_q8,
+        .mul_mx_q8 = mul_mx_q8,
+        .to_q8 = to_q8,
         .mul_in = {mul_in_f32, mul_in_f16, mul_in_bf16},
         .rmsnorm = rmsnorm,
         .to_bf16 = to_bf16,

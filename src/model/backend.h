@@ -19,12 +19,13 @@
 
 #include "model/weights.h"
 
-enum arith { ARITH_F32, ARITH_BF16 };
+enum arith { ARITH_F32, ARITH_BF16, ARITH_Q8 };
 
 struct backend_opts {
-    enum arith arith; /* inputs of the matrix products; cache in float32 or bf16 accordingly */
-    int n_thread;     /* CPU workers; 0 = the processors this process may use */
-    int i_card;       /* which CUDA card */
+    /* Inputs of the matrix products; cache in float32 or bf16 (ARITH_Q8: bf16) accordingly. */
+    enum arith arith;
+    int n_thread; /* CPU workers; 0 = the processors this process may use */
+    int i_card;   /* which CUDA card */
 };
 
 struct kv_plan {

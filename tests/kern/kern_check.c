@@ -226,7 +226,7 @@ void *bench_block(size_t n)
 static void bench(const struct kern_case *k, const char *set, const struct cpu_kern *test)
 {
     double bytes = 0, flops = 0, best = 1e30, total = 0;
-    for (int i = 0; i < 3 || (total < 3e7 && i < 100000); i++) {
+    for (int i = 0; i < 3 || (total < 2e8 && i < 100000); i++) {
         uint64_t start = clock_ns();
         k->bench(test, k->i, &bytes, &flops);
         double ns = (double)(clock_ns() - start);
@@ -251,8 +251,11 @@ static int run_set(const struct kern_set *set, const char *filter, bool list, bo
     int failed = 0;
     cpu_kern_init(&ref, 0);
     cpu_kern_init(&test, set->flags);
-    for (int i = 0; i < n_mul_cases + n_row_cases; i++) {
-        const struct kern_case *k = i < n_mul_cases ? &mul_cases[i] : &row_cases[i - n_mul_cases];
+    for (int i = 0; i < n_mul_cases + n_row_cases + n_q8_cases; i++) {
+        const struct kern_case *k = i < n_mul_cases ? &mul_cases[i]
+                                    : i < n_mul_cases + n_row_cases
+                                        ? &row_cases[i - n_mul_cases]
+                                        : &q8_cases[i - n_mul_cases - n_row_cases];
         char name[64];
         snprintf(name, sizeof name, "%s/%s", set->name, k->name);
         if (filter && !strstr(name, filter))

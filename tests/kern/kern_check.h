@@ -48,7 +48,7 @@ void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* |got - want| <= tolerance; non-finite want needs a non-finite got (NaN for NaN). */
 bool near(float got, float want, double tolerance);
 
-/* ---- check_mul.c, check_row.c: one entry per kernel ---- */
+/* ---- check_mul.c, check_row.c, check_q8.c: one entry per kernel ---- */
 
 /* c: the reference; k: the set under test; both complete tables. */
 struct kern_case {
@@ -61,8 +61,8 @@ struct kern_case {
     void (*bench)(const struct cpu_kern *k, int i, double *bytes, double *flops);
     int i; /* which of its family */
 };
-extern const struct kern_case mul_cases[], row_cases[];
-extern const int n_mul_cases, n_row_cases;
+extern const struct kern_case mul_cases[], row_cases[], q8_cases[];
+extern const int n_mul_cases, n_row_cases, n_q8_cases;
 
 /* Memory of the benchmarks, kept until the end: a shared block of at least n bytes, random. */
 void *bench_block(size_t n);

@@ -68,6 +68,8 @@ int main(int argc, char **argv)
     struct backend_opts o = {.n_thread = number(argv, argc, 4, 0), .arith = ARITH_BF16};
     if (argc > 5 && strcmp(argv[5], "f32") == 0)
         o.arith = ARITH_F32;
+    if (argc > 5 && strcmp(argv[5], "q8") == 0)
+        o.arith = ARITH_Q8;
     struct err e = {0};
     struct weights *w;
     struct backend *b;

@@ -99,7 +99,7 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    {4, 8, 4, 96, 64, 4, 2, 64, 131, 16, true, EXPERT_MXFP4, DT_BF16, DT_U8},
+    {4, 8, 4, 96, 64, 4, 2, 64, 136, 16, true, EXPERT_MXFP4, DT_BF16, DT_U8},
     {3, 5, 2, 64, 96, 8, 1, 16, 77, 5, false, EXPERT_IN_MAJOR, DT_F32, DT_F32},
     {2, 4, 1, 32, 32, 3, 3, 10, 33, 3, true, EXPERT_OUT_MAJOR, DT_F16, DT_F16},
     {2, 6, 3, 160, 128, 6, 2, 32, 50, 9, true, EXPERT_IN_MAJOR, DT_BF16, DT_BF16},
@@ -184,6 +184,15 @@ static struct backend *backend(const struct model *m, enum arith arith, int n_th
     if (backend_cpu_open(&m->w, &o, &b, &e) < 0 || b->kv_init(b, plan, &e) < 0)
         fail_msg("%s", e.msg);
     return b;
+}
+
+/* ARITH_Q8 where the shape allows it (the backend refuses others, test_refusals). */
+static int last_arith(const struct model *m)
+{
+    const struct spec *s = &m->w.spec;
+    bool fits = s->d_model % 32 == 0 && s->d_ff % 32 == 0 && s->d_head % 8 == 0 &&
+                s->n_head / s->n_kv_head * s->d_head % 32 == 0 && s->n_vocab % 8 == 0;
+    return fits ? ARITH_Q8 : ARITH_BF16;
 }
 
 /* A sequence being fed: its tokens, how far it got, and its page tables. */
@@ -401,7 +410,7 @@ static void test_chunks_and_threads(void **state)
             if (!set_choose(i) || (i == 0 && h > 1))
                 continue;
             bool full = i == strongest;
-            for (int arith = ARITH_F32; arith <= ARITH_BF16; arith++) {
+            for (int arith = ARITH_F32; arith <= last_arith(m); arith++) {
                 run_alone(m, (enum arith)arith, 1, 8, 19, tok, N, a);
                 for (size_t j = 0; j < sizeof chunks / sizeof *chunks; j += full ? 1 : 3) {
                     run_alone(m, (enum arith)arith, 2, 8, chunks[j], tok, N, b);
@@ -432,7 +441,7 @@ static void test_batches_and_recycling(void **state)
             continue;
         struct model *m = model_new(&shapes[h], 11);
         size_t V = (size_t)m->w.spec.n_vocab;
-        for (int arith = ARITH_F32; arith <= ARITH_BF16; arith++) {
+        for (int arith = ARITH_F32; arith <= last_arith(m); arith++) {
             int32_t tok[N_SEQ][128];
             float *alone[N_SEQ], *out[N_SEQ];
             struct kv_plan plan = {
@@ -531,7 +540,7 @@ static void test_nan_scale(void **state)
                 ((uint8_t *)(uintptr_t)x->scales[e])[3] = 255;
             struct kv_plan plan = {
                 .page_tok = 16, .n_full = 2, .n_window = 2, .max_rows = 2, .max_logit_rows = 2};
-            for (int arith = ARITH_F32; arith <= ARITH_BF16; arith++) {
+            for (int arith = ARITH_F32; arith <= last_arith(m); arith++) {
                 struct backend *b = backend(m, (enum arith)arith, 2, &plan);
                 struct feed f;
                 struct err e = {0};
@@ -558,8 +567,12 @@ static void test_refusals(void **state)
     struct backend *b = NULL;
     struct backend_opts o = {.n_thread = -1};
     assert_int_equal(backend_cpu_open(&m->w, &o, &b, &e), E_INPUT);
+    o = (struct backend_opts){.n_thread = 1, .arith = ARITH_Q8};
+    assert_int_equal(last_arith(m), ARITH_BF16);
+    assert_int_equal(backend_cpu_open(&m->w, &o, &b, &e), E_INPUT);
+    assert_null(b);
     setenv("GLOSS_CPU", "z80", 1);
-    o.n_thread = 1;
+    o.arith = ARITH_F32;
     assert_int_equal(backend_cpu_open(&m->w, &o, &b, &e), E_INPUT);
     assert_string_equal(e.param, "GLOSS_CPU");
     unsetenv("GLOSS_CPU");

@@ -89,6 +89,15 @@ static int flips(const struct fixture *f, const float *got, double *median)
     return n;
 }
 
+/* 8-bit arithmetic: the median row's rms, as a fraction of the logits' scale. */
+#define Q8_BOUND 0.012
+
+static bool q8_fits(const struct spec *s)
+{
+    return s->d_model % 32 == 0 && s->d_ff % 32 == 0 && s->d_head % 8 == 0 &&
+           s->n_head / s->n_kv_head * s->d_head % 32 == 0 && s->n_vocab % 8 == 0;
+}
+
 static void logits_agree(void **state)
 {
     struct fixture f;
@@ -126,6 +135,14 @@ static void logits_agree(void **state)
             assert_true(median <= f.bf16_row_median);
             assert_true(rms <= f.bf16_rms || n_flip > 0);
             assert_true(n_flip <= f.n_row / 8);
+        }
+        if (!skip_bf16 && q8_fits(&f.spec)) {
+            run(&f, w, ARITH_Q8, got);
+            fixture_error(&f, got, &rms, &max);
+            double median;
+            int n_flip = flips(&f, got, &median);
+            printf("; q8 row %.1e rms %.1e, %d flipped", median / f.scale, rms / f.scale, n_flip);
+            assert_true(median <= Q8_BOUND * f.scale);
         }
         printf("\n");
     }

@@ -1,0 +1,307 @@
+/* The products on blocks of signed bytes for x86, on vectors of 256 bits.
+ *
+ * Included once by kern_<set>.c, which has defined before, on eight sums of 32 bits:
+ *
+ *   q8_dot(acc, u, s)      adds, per sum, four products of an unsigned byte of u (at most 127) and
+ *                          a signed one of s (at least -127)
+ *   q8_dot_small(acc, u, x)  the same for four vectors u of bytes up to 24, each with the four
+ * bytes of x that are next, repeated: x [16]
+ *
+ * MXFP4 codes become unsigned by adding 12 to twice their value; the sum then starts at -12 times
+ * the sum of x. A tile is 8 outputs, one per lane, times some rows; a single row of MXFP4 is read
+ * as it lies instead, two blocks at once, and the lanes are added across. Integers are exact, so
+ * both give the same sums.
+ */
+#include "cpu/kern.h"
+
+#include "base/num.h"
+
+enum {
+    Q8_NR = 4,    /* rows per tile */
+    Q8_ROWS = 96, /* rows that meet all outputs before the next ones: they stay in L2 */
+    Q8_BIAS = 12,
+    Q8_TILE = Q8_IN * Q8_OUT, /* bytes of a block of a tile */
+    Q8_AHEAD = 4096           /* bytes that a single row fetches ahead of dense weights */
+};
+
+static inline __m256i q8_repeat(const int8_t *x)
+{
+    int32_t v;
+    memcpy(&v, x, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+/* Nibbles to twice their values + 12. */
+static inline __m256i q8_codes(__m256i nibbles)
+{
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    return _mm256_shuffle_epi8(table, _mm256_and_si256(nibbles, _mm256_set1_epi8(15)));
+}
+
+static inline __m256 q8_add(__m256 acc, __m256i sum, __m256 w_scale, float d)
+{
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(w_scale, _mm256_set1_ps(d)), acc);
+}
+
+static inline size_t q8_row(const struct mul_q8 *m, int r)
+{
+    return (size_t)(m->row ? m->row[r] : r);
+}
+
+/* The first n of 8 outputs from o on. */
+static inline void q8_put(const struct mul_q8 *m, int r, int o, int n, __m256 acc)
+{
+    float v[Q8_OUT], *y = m->y + (size_t)r * m->ld_y + o;
+    _mm256_storeu_ps(v, acc);
+    for (int i = 0; i < n; i++) {
+        float sum = m->bias ? v[i] + m->bias[o + i] : v[i];
+        y[i] = m->add ? y[i] + sum : sum;
+    }
+}
+
+/* Outputs [o, o + n) of rows [r, r + nr). MXFP4: w [n_block][Q8_TILE] and ws [n_block, Q8_OUT] by
+ * q8_unpack; dense: w is struct q8_block. */
+INLINE void q8_tile(bool mx, int nr, const struct mul_q8 *m, const void *w, const float *ws, int o,
+                    int n, int r)
+{
+    int n_block = m->n_in / Q8_IN;
+    const uint8_t *p = w;
+    const int8_t *x[Q8_NR];
+    const float *d[Q8_NR];
+    const int32_t *sum[Q8_NR];
+    __m256 acc[Q8_NR];
+    UNROLL for (int j = 0; j < nr; j++)
+    {
+        size_t i = q8_row(m, r + j);
+        x[j] = m->x.q + i * m->x.ld;
+        d[j] = m->x.d + i * (m->x.ld / Q8_IN);
+        sum[j] = m->x.sum + i * (m->x.ld / Q8_IN);
+        acc[j] = _mm256_setzero_ps();
+    }
+    for (int b = 0; b < n_block; b++) {
+        __m256i s[Q8_NR];
+        __m256 scale;
+        if (mx) {
+            scale = _mm256_loadu_ps(ws + b * Q8_OUT);
+            UNROLL for (int j = 0; j < nr; j++) s[j] = _mm256_set1_epi32(-Q8_BIAS * sum[j][b]);
+            UNROLL for (int h = 0; h < 2; h++, p += Q8_TILE / 2)
+            {
+                __m256i u[4];
+                UNROLL for (int g = 0; g < 4; g++) u[g] =
+                    _mm256_loadu_si256((const __m256i *)(const void *)(p + 32 * g));
+                UNROLL for (int j = 0; j < nr; j++) s[j] =
+                    q8_dot_small(s[j], u, x[j] + b * Q8_IN + 16 * h);
+            }
+        } else {
+            scale = vf_load_bf16(p);
+            p += offsetof(struct q8_block, q);
+            UNROLL for (int j = 0; j < nr; j++) s[j] = _mm256_setzero_si256();
+            UNROLL for (int g = 0; g < Q8_IN / 4; g++, p += 32)
+            {
+                __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
+                __m256i u = _mm256_abs_epi8(v);
+                if (nr == 1 && g % 2 == 0)
+                    _mm_prefetch((const char *)p + Q8_AHEAD, _MM_HINT_T0);
+                UNROLL for (int j = 0; j < nr; j++) s[j] =
+                    q8_dot(s[j], u, _mm256_sign_epi8(q8_repeat(x[j] + b * Q8_IN + 4 * g), v));
+            }
+        }
+        UNROLL for (int j = 0; j < nr; j++) acc[j] = q8_add(acc[j], s[j], scale, d[j][b]);
+    }
+    UNROLL for (int j = 0; j < nr; j++) q8_put(m, r + j, o, n, acc[j]);
+}
+
+/* Rows [r, end) meet a tile. */
+INLINE void q8_rows_meet(bool mx, const struct mul_q8 *m, const void *w, const float *ws, int o,
+                         int n, int r, int end)
+{
+    for (; r + Q8_NR <= end; r += Q8_NR)
+        q8_tile(mx, Q8_NR, m, w, ws, o, n, r);
+    if (r + 2 <= end) {
+        q8_tile(mx, 2, m, w, ws, o, n, r);
+        r += 2;
+    }
+    if (r < end)
+        q8_tile(mx, 1, m, w, ws, o, n, r);
+}
+
+static void mul_q8(const struct mul_q8 *m)
+{
+    const struct q8_block *w = m->w;
+    for (int r = 0; r < m->n_row; r += Q8_ROWS)
+        for (int o = 0; o < m->n_out; o += Q8_OUT)
+            q8_rows_meet(false, m, w + (size_t)o / Q8_OUT * (size_t)(m->n_in / Q8_IN), NULL, o,
+                         Q8_OUT, r, min_int(r + Q8_ROWS, m->n_row));
+}
+
+/* The scales of outputs [o, o + n) as floats, half because the codes are twice the values: ws
+ * [n_block, Q8_OUT]; those beyond n repeat the last. */
+static void q8_scales(const struct mul_q8 *m, int o, int n, float *ws)
+{
+    int n_block = m->n_in / Q8_IN;
+    for (int i = 0; i < Q8_OUT; i++) {
+        const uint8_t *s = m->scale + (size_t)(o + min_int(i, n - 1)) * (size_t)n_block;
+        for (int b = 0; b < n_block; b++)
+            ws[b * Q8_OUT + i] = kern_e8m0[s[b]] * 0.5f;
+    }
+}
+
+/* Codes of output o + i (the last of n for those beyond). */
+static inline const uint8_t *q8_code_row(const struct mul_q8 *m, int o, int n, int i)
+{
+    size_t ld = (size_t)m->n_in / 2;
+    return (const uint8_t *)m->w + (size_t)(o + min_int(i, n - 1)) * ld;
+}
+
+/* The codes of the same outputs: to [n_block][four inputs][output][4]. */
+static void q8_unpack(const struct mul_q8 *m, int o, int n, uint8_t *to)
+{
+    const uint8_t *p[Q8_OUT];
+    for (int i = 0; i < Q8_OUT; i++)
+        p[i] = q8_code_row(m, o, n, i);
+    for (int b = 0; b < m->n_in / Q8_IN; b++, to += Q8_TILE) {
+        __m256i v[8], t[8];
+        UNROLL for (int i = 0; i < 8; i++)
+        {
+            __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(p[i] + 16 * b));
+            v[i] = q8_codes(_mm256_set_m128i(_mm_srli_epi16(c, 4), c));
+        }
+        UNROLL for (int i = 0; i < 8; i += 2)
+        {
+            t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+            t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+        }
+        UNROLL for (int i = 0; i < 8; i += 4)
+        {
+            v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+            v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+            v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+            v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+        }
+        UNROLL for (int i = 0; i < 4; i++)
+        {
+            __m256i *at = (__m256i *)(void *)(to + 32 * i);
+            _mm256_storeu_si256(at, _mm256_permute2x128_si256(v[i], v[i + 4], 0x20));
+            _mm256_storeu_si256(at + 4, _mm256_permute2x128_si256(v[i], v[i + 4], 0x31));
+        }
+    }
+}
+
+/* Blocks [b, b + nb) of 8 outputs and the only row; nb is 1 or 2. */
+INLINE __m256 q8_mx_step(int nb, const uint8_t *const p[Q8_OUT], int b, const int8_t *x,
+                         const float *d, const int32_t *sum, const float *ws, __m256 acc)
+{
+    __m256i v[Q8_OUT], even, odd;
+    __m256i x0 = _mm256_loadu_si256((const __m256i *)(const void *)(x + b * Q8_IN));
+    if (nb == 2) {
+        __m256i x1 = _mm256_loadu_si256((const __m256i *)(const void *)(x + (b + 1) * Q8_IN));
+        even = _mm256_permute2x128_si256(x0, x1, 0x20);
+        odd = _mm256_permute2x128_si256(x0, x1, 0x31);
+    } else {
+        even = _mm256_zextsi128_si256(_mm256_castsi256_si128(x0));
+        odd = _mm256_zextsi128_si256(_mm256_extracti128_si256(x0, 1));
+    }
+    UNROLL for (int i = 0; i < Q8_OUT; i++)
+    {
+        __m256i c = pair(p[i] + 16 * b, p[i] + 16 * (b + 1), nb);
+        __m256i s = _mm256_maddubs_epi16(q8_codes(c), even);
+        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(q8_codes(_mm256_srli_epi16(c, 4)), odd));
+        v[i] = _mm256_madd_epi16(s, _mm256_set1_epi16(1));
+    }
+    UNROLL for (int i = 0; i < Q8_OUT; i += 2) v[i] = _mm256_hadd_epi32(v[i], v[i + 1]);
+    v[0] = _mm256_hadd_epi32(v[0], v[2]);
+    v[4] = _mm256_hadd_epi32(v[4], v[6]);
+    __m256i s0 = _mm256_permute2x128_si256(v[0], v[4], 0x20);
+    s0 = _mm256_add_epi32(s0, _mm256_set1_epi32(-Q8_BIAS * sum[b]));
+    acc = q8_add(acc, s0, _mm256_loadu_ps(ws + b * Q8_OUT), d[b]);
+    if (nb == 2) {
+        __m256i s1 = _mm256_permute2x128_si256(v[0], v[4], 0x31);
+        s1 = _mm256_add_epi32(s1, _mm256_set1_epi32(-Q8_BIAS * sum[b + 1]));
+        acc = q8_add(acc, s1, _mm256_loadu_ps(ws + (b + 1) * Q8_OUT), d[b + 1]);
+    }
+    return acc;
+}
+
+static void q8_mx_one(const struct mul_q8 *m, int o, int n, const float *ws)
+{
+    int n_block = m->n_in / Q8_IN, b = 0;
+    size_t i = q8_row(m, 0), at = i * (m->x.ld / Q8_IN);
+    const int8_t *x = m->x.q + i * m->x.ld;
+    const uint8_t *p[Q8_OUT], *ahead = q8_code_row(m, o + Q8_OUT, 1, 0);
+    __m256 acc = _mm256_setzero_ps();
+    for (int j = 0; j < Q8_OUT; j++)
+        p[j] = q8_code_row(m, o, n, j);
+    for (; b + 2 <= n_block; b += 2, ahead += Q8_TILE) {
+        UNROLL for (int j = 0; j < Q8_TILE; j += 64)
+            _mm_prefetch((const char *)ahead + j, _MM_HINT_T0);
+        acc = q8_mx_step(2, p, b, x, m->x.d + at, m->x.sum + at, ws, acc);
+    }
+    if (b < n_block)
+        acc = q8_mx_step(1, p, b, x, m->x.d + at, m->x.sum + at, ws, acc);
+    q8_put(m, 0, o, n, acc);
+}
+
+static void mul_mx_q8(const struct mul_q8 *m)
+{
+    float *ws = m->tmp;
+    uint8_t *codes = (uint8_t *)(ws + (size_t)(m->n_in / Q8_IN) * Q8_OUT);
+    for (int r = 0; r < m->n_row; r += Q8_ROWS) {
+        for (int o = 0; o < m->n_out; o += Q8_OUT) {
+            int n = min_int(Q8_OUT, m->n_out - o);
+            q8_scales(m, o, n, ws);
+            if (m->n_row == 1) {
+                q8_mx_one(m, o, n, ws);
+                continue;
+            }
+            q8_unpack(m, o, n, codes);
+            q8_rows_meet(true, m, codes, ws, o, n, r, min_int(r + Q8_ROWS, m->n_row));
+        }
+    }
+}
+
+static void to_q8(const float *x, int n, int8_t *q, float *d, int32_t *sum)
+{
+    const __m256i natural = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i apart = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    for (int b = 0; b < n / Q8_IN; b++, x += Q8_IN, q += Q8_IN) {
+        __m256 v[4];
+        __m256i t = _mm256_setzero_si256(), c[4];
+        UNROLL for (int i = 0; i < 4; i++)
+        {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            t = _mm256_max_epu32(t, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+        }
+        __m128i h = _mm_max_epu32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
+        h = _mm_max_epu32(h, _mm_srli_si128(h, 8));
+        h = _mm_max_epu32(h, _mm_srli_si128(h, 4));
+        float top = bits_f32((uint32_t)_mm_cvtsi128_si32(h));
+        bool some = top >= 1e-30f && top <= 3.4e38f;
+        float inv = some ? 127.0f / top : 0;
+        d[b] = some ? top / 127.0f : isfinite(top) && top < 1 ? 0 : NAN;
+        sum[b] = 0;
+        if (!some) {
+            memset(q, 0, Q8_IN);
+            continue;
+        }
+        UNROLL for (int i = 0; i < 4; i++) c[i] =
+            _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inv)));
+        __m256i s = _mm256_add_epi32(_mm256_add_epi32(c[0], c[1]), _mm256_add_epi32(c[2], c[3]));
+        __m128i u = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+        u = _mm_add_epi32(u, _mm_srli_si128(u, 8));
+        sum[b] = _mm_cvtsi128_si32(_mm_add_epi32(u, _mm_srli_si128(u, 4)));
+        __m256i p =
+            _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
+        p = _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(p, natural), apart);
+        _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permute4x64_epi64(p, 0xd8));
+    }
+}
+
+static void q8_init(struct cpu_kern *k)
+{
+    k->mul_q8 = mul_q8;
+    k->mul_mx_q8 = mul_mx_q8;
+    k->to_q8 = to_q8;
+}
