@@ -10,7 +10,7 @@
 float kern_e8m0[256];
 const int8_t kern_mx_twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 _Alignas(64) uint16_t kern_mx_bf16[256][32];
-_Alignas(64) uint8_t kern_mx_byte[256][2][16];
+_Alignas(64) uint8_t kern_mx_byte[256][2][32];
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -92,8 +92,8 @@ static void fill_tables(void)
         for (int i = 0; i < 32; i++) {
             uint16_t h = f32_bf16(e2m1_f32[i & 15] * kern_e8m0[s]);
             kern_mx_bf16[s][i] = h;
-            kern_mx_byte[s][0][i & 15] = (uint8_t)h;
-            kern_mx_byte[s][1][i & 15] = (uint8_t)(h >> 8);
+            kern_mx_byte[s][0][i] = (uint8_t)h;
+            kern_mx_byte[s][1][i] = (uint8_t)(h >> 8);
         }
     }
 }

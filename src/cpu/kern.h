@@ -179,7 +179,7 @@ extern float kern_e8m0[256];
 extern uint16_t kern_mx_bf16[256][32];
 /* Twice the values of the codes, whole numbers. */
 extern const int8_t kern_mx_twice[16];
-/* The low and the high bytes of these 16 values. */
-extern uint8_t kern_mx_byte[256][2][16];
+/* The low and the high bytes of these 16 values, twice each. */
+extern uint8_t kern_mx_byte[256][2][32];
 
 #endif

@@ -117,7 +117,17 @@ static inline VF vf_round_bf16(VF v)
     __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_blendv_epi8(up, quiet, nan), top));
 }
-/* Two tables or blocks side by side; the second is absent when n is 1. */
+static inline __m256i load(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+/* The codes of n = 1 or 2 blocks. */
+static inline __m256i blocks(const uint8_t *p, int n)
+{
+    return n == 2 ? load(p)
+                  : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+/* Four floats of each of n = 1 or 2 blocks. */
 static inline __m256i pair(const void *a, const void *b, int n)
 {
     __m256i v = _mm256_zextsi128_si256(_mm_loadu_si128(a));
@@ -130,8 +140,9 @@ static inline __m256i pair(const void *a, const void *b, int n)
 static inline void vf_mx_load(const uint8_t *p, const uint8_t *s, int n, VF v[8])
 {
     const __m256i nibble = _mm256_set1_epi8(15), top = _mm256_set1_epi32((int)0xffff0000);
-    const uint8_t(*t0)[16] = kern_mx_byte[s[0]], (*t1)[16] = kern_mx_byte[s[n - 1]];
-    __m256i low = pair(t0[0], t1[0], n), high = pair(t0[1], t1[1], n), b = pair(p, p + 16, n);
+    const uint8_t(*t0)[32] = kern_mx_byte[s[0]], (*t1)[32] = kern_mx_byte[n == 2 ? s[1] : 0];
+    __m256i low = _mm256_blend_epi32(load(t0[0]), load(t1[0]), 0xf0);
+    __m256i high = _mm256_blend_epi32(load(t0[1]), load(t1[1]), 0xf0), b = blocks(p, n);
     __m256i c[2] = {_mm256_and_si256(b, nibble), _mm256_and_si256(_mm256_srli_epi16(b, 4), nibble)};
     for (int i = 0; i < 2; i++) {
         __m256i l = _mm256_shuffle_epi8(low, c[i]), h = _mm256_shuffle_epi8(high, c[i]);

@@ -135,15 +135,58 @@ static void mul_q8(const struct mul_q8 *m)
                          Q8_OUT, r, min_int(r + Q8_ROWS, m->n_row));
 }
 
-/* The scales of outputs [o, o + n) as floats, half because the codes are twice the values: ws
- * [n_block, Q8_OUT]; those beyond n repeat the last. */
+/* Eight consecutive scale bytes of each of eight outputs as floats, half because the codes are
+ * twice the values: ws [8, Q8_OUT]. False, and nothing is written, if any is not an ordinary
+ * number. */
+static inline bool q8_scales8(const uint8_t *const s[Q8_OUT], int b, float *ws)
+{
+    __m128i v[8], t[8];
+    UNROLL for (int i = 0; i < 8; i++) v[i] =
+        _mm_loadl_epi64((const __m128i *)(const void *)(s[i] + b));
+    UNROLL for (int i = 0; i < 4; i++) t[i] = _mm_unpacklo_epi8(v[i], v[i + 4]);
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        v[2 * i] = _mm_unpacklo_epi8(t[i], t[i + 2]);
+        v[2 * i + 1] = _mm_unpackhi_epi8(t[i], t[i + 2]);
+    }
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        t[2 * i] = _mm_unpacklo_epi8(v[i], v[i + 2]); /* [scale 4 i, 4 i + 1][output] */
+        t[2 * i + 1] = _mm_unpackhi_epi8(v[i], v[i + 2]);
+    }
+    const __m128i least = _mm_set1_epi8(2), most = _mm_set1_epi8((char)254);
+    __m128i odd = _mm_setzero_si128();
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        __m128i in = _mm_max_epu8(least, _mm_min_epu8(t[i], most));
+        odd = _mm_or_si128(odd, _mm_xor_si128(in, t[i]));
+    }
+    if (!_mm_testz_si128(odd, odd))
+        return false;
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        __m128i of = i % 2 ? _mm_srli_si128(t[i / 2], 8) : t[i / 2];
+        __m256i e = _mm256_sub_epi32(_mm256_cvtepu8_epi32(of), _mm256_set1_epi32(1));
+        _mm256_storeu_ps(ws + i * Q8_OUT, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+    }
+    return true;
+}
+
+/* The scales of outputs [o, o + n): ws [n_block, Q8_OUT]; those beyond n repeat the last. */
 static void q8_scales(const struct mul_q8 *m, int o, int n, float *ws)
 {
-    int n_block = m->n_in / Q8_IN;
-    for (int i = 0; i < Q8_OUT; i++) {
-        const uint8_t *s = m->scale + (size_t)(o + min_int(i, n - 1)) * (size_t)n_block;
-        for (int b = 0; b < n_block; b++)
-            ws[b * Q8_OUT + i] = kern_e8m0[s[b]] * 0.5f;
+    int n_block = m->n_in / Q8_IN, b = 0;
+    const uint8_t *s[Q8_OUT];
+    for (int i = 0; i < Q8_OUT; i++)
+        s[i] = m->scale + (size_t)(o + min_int(i, n - 1)) * (size_t)n_block;
+    while (b < n_block) {
+        if (b + 8 <= n_block && q8_scales8(s, b, ws + b * Q8_OUT)) {
+            b += 8;
+            continue;
+        }
+        for (int end = min_int(b + 8, n_block); b < end; b++)
+            for (int i = 0; i < Q8_OUT; i++)
+                ws[b * Q8_OUT + i] = kern_e8m0[s[i][b]] * 0.5f;
     }
 }
 
@@ -202,16 +245,25 @@ INLINE __m256 q8_mx_step(int nb, const uint8_t *const p[Q8_OUT], int b, const in
         even = _mm256_zextsi128_si256(_mm256_castsi256_si128(x0));
         odd = _mm256_zextsi128_si256(_mm256_extracti128_si256(x0, 1));
     }
+    /* 16 bits hold four products, and eight; then two outputs share a vector, then four. */
     UNROLL for (int i = 0; i < Q8_OUT; i++)
     {
-        __m256i c = pair(p[i] + 16 * b, p[i] + 16 * (b + 1), nb);
-        __m256i s = _mm256_maddubs_epi16(q8_codes(c), even);
-        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(q8_codes(_mm256_srli_epi16(c, 4)), odd));
+        __m256i c = blocks(p[i] + 16 * b, nb);
+        v[i] = _mm256_maddubs_epi16(q8_codes(c), even);
+        v[i] = _mm256_add_epi16(v[i], _mm256_maddubs_epi16(q8_codes(_mm256_srli_epi16(c, 4)), odd));
+    }
+    UNROLL for (int i = 0; i < Q8_OUT; i += 2)
+    {
+        __m256i s = _mm256_add_epi16(_mm256_unpacklo_epi64(v[i], v[i + 1]),
+                                     _mm256_unpackhi_epi64(v[i], v[i + 1]));
         v[i] = _mm256_madd_epi16(s, _mm256_set1_epi16(1));
     }
-    UNROLL for (int i = 0; i < Q8_OUT; i += 2) v[i] = _mm256_hadd_epi32(v[i], v[i + 1]);
-    v[0] = _mm256_hadd_epi32(v[0], v[2]);
-    v[4] = _mm256_hadd_epi32(v[4], v[6]);
+    UNROLL for (int i = 0; i < Q8_OUT; i += 4)
+    {
+        __m256 f = _mm256_castsi256_ps(v[i]), g = _mm256_castsi256_ps(v[i + 2]);
+        v[i] = _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(f, g, 0x88)),
+                                _mm256_castps_si256(_mm256_shuffle_ps(f, g, 0xdd)));
+    }
     __m256i s0 = _mm256_permute2x128_si256(v[0], v[4], 0x20);
     s0 = _mm256_add_epi32(s0, _mm256_set1_epi32(-Q8_BIAS * sum[b]));
     acc = q8_add(acc, s0, _mm256_loadu_ps(ws + b * Q8_OUT), d[b]);

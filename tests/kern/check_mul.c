@@ -247,8 +247,9 @@ static void bench_any(const struct cpu_kern *k, int f, int n_out, int n_row, dou
     static float tmp[MUL_TMP_BYTES / sizeof(float)];
     static uint8_t scale[MAX_OUT * (N_IN / 32)];
     const uint8_t *block = bench_block(BENCH_BYTES);
-    for (size_t i = 0; !scale[0] && i < sizeof scale; i++)
-        scale[i] = (uint8_t)(120 + i % 5);
+    if (!scale[0])
+        for (size_t i = 0; i < sizeof scale; i++)
+            scale[i] = (uint8_t)(120 + i % 5);
     double per_weight = is_mx(f) ? 17.0 / 32 : (double)value_bytes(dtype_of(f));
     struct mul m = {.w = block + 16 * 1024 * 1024,
                     .scale = scale,

@@ -208,11 +208,13 @@ static void bench_mul(const struct cpu_kern *k, int f, int n_out, int n_row, dou
     static int32_t sum[MANY * N_BLOCK];
     static uint8_t scale[50000 * N_BLOCK];
     const uint8_t *block = bench_block(BENCH_BYTES);
-    for (size_t i = 0; !scale[0] && i < sizeof scale; i++)
-        scale[i] = (uint8_t)(120 + i % 5);
-    for (int i = 0; d[0] == 0 && i < MANY * N_IN; i++) {
-        q[i] = (int8_t)(i * 37 % 255 - 127);
-        d[i / Q8_IN] = 0.01f;
+    if (!scale[0]) {
+        for (size_t i = 0; i < sizeof scale; i++)
+            scale[i] = (uint8_t)(120 + i % 5);
+        for (int i = 0; i < MANY * N_IN; i++) {
+            q[i] = (int8_t)(i * 37 % 255 - 127);
+            d[i / Q8_IN] = 0.01f;
+        }
     }
     struct mul_q8 m = {.w = block,
                        .scale = scale,
