@@ -20,7 +20,7 @@
 struct tile {
     uint32_t q[4][4];
     float o[8][4];
-    float m[2], l[2]; /* rows g and g + 8 */
+    float m[2], l[2]; /* rows g and g + 8; l: of this lane's keys alone until tile_end */
 };
 
 /* Row i of the tile (g or g + 8) is query `head` at row `row`, or absent (row < 0). */
@@ -46,6 +46,14 @@ static __device__ __forceinline__ void tile_begin(struct tile &t, const __nv_bfl
     for (int i = 0; i < 2; i++) {
         t.m[i] = NONE;
         t.l[i] = 0;
+    }
+}
+
+static __device__ __forceinline__ void tile_end(struct tile &t)
+{
+    for (int i = 0; i < 2; i++) {
+        t.l[i] += __shfl_xor_sync(~0u, t.l[i], 1);
+        t.l[i] += __shfl_xor_sync(~0u, t.l[i], 2);
     }
 }
 
@@ -107,6 +115,8 @@ static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, in
         }
     }
     uint32_t pa[MT][2][4];
+    float scale[MT][2];
+    bool same = true; /* maxima rarely move after the first pages */
 #pragma unroll
     for (int m = 0; m < MT; m++) {
 #pragma unroll
@@ -126,7 +136,9 @@ static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, in
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
             float m1 = fmaxf(t[m].m[i], top);
             float base = m1 == NONE ? 0 : m1;
-            float scale = exp2_fast(t[m].m[i] - base), sum = 0;
+            float sum = 0;
+            scale[m][i] = exp2_fast(t[m].m[i] - base);
+            same = same && m1 == t[m].m[i];
             t[m].m[i] = m1;
 #pragma unroll
             for (int j = 0; j < 4; j++)
@@ -136,14 +148,7 @@ static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, in
                     x = exp2_fast(x - base);
                     sum += x;
                 }
-            sum += __shfl_xor_sync(~0u, sum, 1);
-            sum += __shfl_xor_sync(~0u, sum, 2);
-            t[m].l[i] = t[m].l[i] * scale + sum;
-#pragma unroll
-            for (int u = 0; u < 8; u++) {
-                t[m].o[u][2 * i] *= scale;
-                t[m].o[u][2 * i + 1] *= scale;
-            }
+            t[m].l[i] = t[m].l[i] * scale[m][i] + sum;
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
@@ -152,6 +157,14 @@ static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, in
                         pack_bf16(s[m][2 * h + c][2 * i], s[m][2 * h + c][2 * i + 1]);
         }
     }
+    if (!__all_sync(~0u, same))
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int u = 0; u < 8; u++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    t[m].o[u][i] *= scale[m][i / 2];
 #pragma unroll
     for (int u = 0; u < 8; u++) {
         uint4 a = pg.value(u);
@@ -220,6 +233,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
     int lo[1][2] = {{low, low}}, hi[1][2] = {{pos, pos}};
     if (mine < n_page)
         page_step<1>(&t, pg, (page0 + mine) * KV_PAGE, lo, hi, false);
+    tile_end(t);
     for (int i = 0; i < 2; i++) {
         float *to = sh[warp][g + 8 * i];
         for (int u = 0; u < 8; u++)
@@ -391,6 +405,8 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
         page_step<2>(t, shared_page(sh[p % PAGES]), p * KV_PAGE, lo, hi,
                      p * KV_PAGE >= last_lo && (p + 1) * KV_PAGE <= first_hi + 1);
     }
+    for (int m = 0; m < 2; m++)
+        tile_end(t[m]);
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < 2; i++) {
             int r = warp * 32 + m * 16 + i * 8 + g, p = r / n_q, h = kv * n_q + r % n_q;

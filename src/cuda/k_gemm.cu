@@ -15,12 +15,13 @@
 template <bool MX> struct frag;
 
 template <> struct frag<false> {
+    static const int pieces = 128; /* of 16 bytes, in a step */
     uint4 v[4];
-    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *, size_t step, int lane)
+    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *)
     {
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            v[i] = load_stream(w + (step * 4 + i) * 32 + lane);
+            v[i] = load_stream(w + i * 32);
     }
     __device__ __forceinline__ void slice(int i, uint32_t a[4])
     {
@@ -41,13 +42,13 @@ static __device__ __forceinline__ uint32_t mul2(uint32_t a, uint32_t b)
 }
 
 template <> struct frag<true> {
+    static const int pieces = 32;
     uint4 v;
     uint32_t s, lo, hi;
-    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *scale, size_t step,
-                                         int lane)
+    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *scale)
     {
-        v = load_stream(w + step * 32 + lane);
-        s = __ldg(scale + step * 8 + lane / 4);
+        v = load_stream(w);
+        s = __ldg(scale);
     }
     /* Scales of rows g and g + 8 as bf16 pairs: 2^(s-1), exponent field s + 126. */
     __device__ __forceinline__ void begin(uint32_t two)
@@ -65,6 +66,25 @@ template <> struct frag<true> {
         a[2] = mul2((w << 6) & 0x81C081C0, lo);
         a[3] =
             mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040), hi);
+    }
+};
+
+/* A lane's place in the weights of one tile: what frag.load takes. */
+template <bool MX> struct place {
+    const uint4 *w;
+    const uint32_t *scale;
+    __device__ __forceinline__ place(const uint4 *w0, const uint32_t *scale0, size_t step, int lane)
+        : w(w0 + step * frag<MX>::pieces + lane), scale(scale0 + step * 8 + lane / 4)
+    {
+    }
+    __device__ __forceinline__ void load(frag<MX> &f, int ahead) const
+    {
+        f.load(w + ahead * frag<MX>::pieces, scale + ahead * 8);
+    }
+    __device__ __forceinline__ void advance(int n)
+    {
+        w += n * frag<MX>::pieces;
+        scale += n * 8;
     }
 };
 
@@ -87,6 +107,36 @@ static __device__ __forceinline__ void step_mma(frag<MX> &f, const uint32_t b[NT
 #pragma unroll
         for (int t = 0; t < NT; t++)
             mma(acc[t], a, x[t][2 * i], x[t][2 * i + 1]);
+    }
+}
+
+/* The first steps of a chain, under way. */
+template <bool MX, int D>
+static __device__ __forceinline__ void chain_begin(frag<MX> f[D], const place<MX> &p, int n_step)
+{
+#pragma unroll
+    for (int i = 0; i < D; i++)
+        if (i < n_step)
+            p.load(f[i], i);
+}
+
+/* A chain of n_step steps whose first D are under way. */
+template <bool MX, int D, int NT>
+static __device__ __forceinline__ void chain_run(frag<MX> f[D], place<MX> p, int n_step,
+                                                 uint32_t b[NT], float acc[NT][4])
+{
+    for (int left = n_step; left > 0; left -= D) {
+#pragma unroll
+        for (int i = 0; i < D; i++)
+            if (i < left) {
+                step_mma<MX, NT>(f[i], b, i * STEP * 2, acc);
+                if (i + D < left)
+                    p.load(f[i], i + D);
+            }
+        p.advance(D);
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+            b[t] += D * STEP * 2;
     }
 }
 
@@ -308,11 +358,9 @@ static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
     for (int t0 = blockIdx.x * TILES; t0 < k.n_tile; t0 += gridDim.x * TILES) {
         int tile = t0 + warp / NC;
         bool on = tile < k.n_tile;
-        size_t at = (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step;
-#pragma unroll
-        for (int i = 0; i < D; i++)
-            if (on && s0 + i < s1)
-                f[i].load(k.w, k.scale, at + s0 + i, lane);
+        place<MX> p(k.w, k.scale, (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step + s0,
+                    lane);
+        chain_begin<MX, D>(f, p, on ? s1 - s0 : 0);
         if (!staged) {
             if (!k.group)
                 pdl_wait();
@@ -324,17 +372,9 @@ static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
 #pragma unroll
         for (int t = 0; t < NT; t++) /* rows beyond n repeat the last: nobody looks at their sums */
             b[t] = (uint32_t)__cvta_generic_to_shared(smem) +
-                   (uint32_t)(min(t * 8 + lane % 8, n - 1) * stride) + lane / 8 * 16;
-        if (on)
-            for (int s = s0; s < s1; s += D) {
-#pragma unroll
-                for (int i = 0; i < D; i++)
-                    if (s + i < s1) {
-                        step_mma<MX, NT>(f[i], b, (s + i) * STEP * 2, acc);
-                        if (s + i + D < s1)
-                            f[i].load(k.w, k.scale, at + s + i + D, lane);
-                    }
-            }
+                   (uint32_t)(min(t * 8 + lane % 8, n - 1) * stride) + lane / 8 * 16 +
+                   s0 * STEP * 2;
+        chain_run<MX, D, NT>(f, p, on ? s1 - s0 : 0, b, acc);
         join_chains<NT, NC>(acc, warp, lane, part);
         if (on && chain == 0) {
 #pragma unroll
@@ -435,18 +475,16 @@ static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct sour
                 copy_async(to[i] + s % STAGES * N * ROW_BYTES, from[i] + (size_t)s * STEP * 2);
         asm volatile("cp.async.commit_group;");
     };
-    bool on[2];
-    size_t at[2];
-    for (int m = 0; m < 2; m++) {
-        on[m] = tile0 + m < k.n_tile;
-        at[m] = (size_t)(expert * k.n_tile + (on[m] ? tile0 + m : 0)) * k.n_step;
-    }
+    bool on[2] = {tile0 < k.n_tile, tile0 + 1 < k.n_tile};
+    size_t first = (size_t)expert * k.n_tile;
+    place<MX> p[2] = {{k.w, k.scale, (first + (on[0] ? tile0 : 0)) * k.n_step, lane},
+                      {k.w, k.scale, (first + (on[1] ? tile0 + 1 : 0)) * k.n_step, lane}};
     frag<MX> f[2], next[2];
     float acc[2][NT][4] = {}, sum[NC > 1 ? 2 : 1][NT][4] = {};
     for (int s = 0; s < STAGES - 1; s++)
         fetch(s);
     for (int m = 0; m < 2; m++)
-        next[m].load(k.w, k.scale, at[m], lane);
+        p[m].load(next[m], 0);
     int chain = 0, chain_end = k.n_step / NC;
     for (int s = 0; s < k.n_step; s++) {
         if (NC > 1 && s == chain_end) {
@@ -464,7 +502,7 @@ static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct sour
         f[1] = next[1];
         if (s + 1 < k.n_step)
             for (int m = 0; m < 2; m++)
-                next[m].load(k.w, k.scale, at[m] + s + 1, lane);
+                p[m].load(next[m], s + 1);
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
         __syncthreads();
         fetch(s + STAGES - 1);
@@ -590,9 +628,10 @@ template <int LEFT> static __device__ __forceinline__ void wg_end()
 }
 
 /* 256 threads: two warpgroups of 64 outputs each, times N rows, in one chain. Registers hold
- * the weights, decoded one step ahead of the tensor core; activations pass through four stages of
- * shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled as the hardware wants. */
-template <bool MX, int N, typename E>
+ * the weights, fetched D steps ahead and decoded one step ahead of the tensor core; activations
+ * pass through four stages of shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled
+ * as the hardware wants. */
+template <bool MX, int N, int D, typename E>
 static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct source src, E epi)
 {
 #ifdef GLOSS_WGMMA
@@ -629,24 +668,24 @@ static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct
         asm volatile("cp.async.commit_group;");
     };
     bool on = tile < k.n_tile;
-    size_t at = (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step;
-    frag<MX> f;
+    place<MX> p(k.w, k.scale, (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step, lane);
+    frag<MX> f[D];
     float acc[N / 2] = {};
     fetch(0);
     fetch(1);
-    f.load(k.w, k.scale, at, lane);
+    chain_begin<MX, D>(f, p, k.n_step);
     /* Two sets of registers in turn: the tensor core still reads one while the other is filled. */
     uint32_t a[2][4][4];
-    auto step = [&](int s, uint32_t(&x)[4][4]) {
+    auto step = [&](int s, uint32_t(&x)[4][4], frag<MX> &w) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            f.slice(i, x[i]);
+            w.slice(i, x[i]);
             /* In registers of its own, not the load's: the assembler must see that what wgmma reads
              * is not written while it runs. blockIdx.z is 0, but it does not know that. */
             for (int j = 0; j < 4 && !MX; j++)
                 x[i][j] ^= blockIdx.z;
         }
-        f.load(k.w, k.scale, at + min(s + 1, k.n_step - 1), lane);
+        p.load(w, min(s + D, k.n_step - 1));
         asm volatile("cp.async.wait_group 1;\nfence.proxy.async.shared::cta;" ::: "memory");
         __syncthreads(); /* stage s is there, and everybody has finished with stage s - 2 */
         fetch(s + 2);
@@ -659,13 +698,16 @@ static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct
             wgmma(acc, x[i], b + 2 * i);
         wg_end<1>();
     };
+    constexpr int U = D < 2 ? 2 : D;
     int s = 0;
-    for (; s + 1 < k.n_step; s += 2) {
-        step(s, a[0]);
-        step(s + 1, a[1]);
-    }
-    if (s < k.n_step)
-        step(s, a[0]);
+    for (; s + U <= k.n_step; s += U)
+#pragma unroll
+        for (int i = 0; i < U; i++)
+            step(s + i, a[i % 2], f[i % D]);
+#pragma unroll
+    for (int i = 0; i < U - 1; i++)
+        if (s + i < k.n_step)
+            step(s + i, a[i % 2], f[i % D]);
     wg_end<0>();
 #pragma unroll
     for (int i = 0; i < N / 2; i++)
@@ -692,13 +734,13 @@ static bool has_warpgroups()
     return cc == 9;
 }
 
-template <bool MX, int N, typename E>
+template <bool MX, int N, int D, typename E>
 static void warpgroup_go(const struct work &k, const struct source &src, const E &epi, int n_item,
                          cudaStream_t s)
 {
     size_t smem = (size_t)STAGES * N * 128 + 1024;
-    allow_smem(warpgroup<MX, N, E>, smem);
-    launch(warpgroup<MX, N, E>, dim3(n_item, (k.n_tile + 7) / 8), 256, smem, s, k, src, epi);
+    allow_smem(warpgroup<MX, N, D, E>, smem);
+    launch(warpgroup<MX, N, D, E>, dim3(n_item, (k.n_tile + 7) / 8), 256, smem, s, k, src, epi);
 }
 
 /* Wide products of `per` rows a block. */
@@ -709,9 +751,9 @@ static void many(int per, int n_item, const struct work &k, const struct source 
     if (!has_warpgroups())
         wide_n<NC, MX>(per, n_item, k, src, epi, s);
     else if (per <= 64)
-        warpgroup_go<MX, 64>(k, src, epi, n_item, s);
+        warpgroup_go<MX, 64, MX ? 4 : 2>(k, src, epi, n_item, s);
     else
-        warpgroup_go<MX, 128>(k, src, epi, n_item, s);
+        warpgroup_go<MX, 128, 1>(k, src, epi, n_item, s);
 }
 
 /* ---- the products ---- */
@@ -846,12 +888,10 @@ static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
     bool staged = false;
     for (int j = warp / NC; j < n_active || !staged; j += DOWN_WARPS / NC) {
         bool on = j < n_active;
-        size_t at = on ? (size_t)(__ldcg(expert + j) * m.n_tile + tile) * m.n_step : 0;
+        place<MX> p(m.w, m.scale,
+                    on ? (size_t)(__ldcg(expert + j) * m.n_tile + tile) * m.n_step + s0 : 0, lane);
         frag<MX> f[D];
-#pragma unroll
-        for (int i = 0; i < D; i++)
-            if (on && s0 + i < s1)
-                f[i].load(m.w, m.scale, at + s0 + i, lane);
+        chain_begin<MX, D>(f, p, on ? s1 - s0 : 0);
         if (!staged) {
             pdl_wait();
             for (int i = threadIdx.x; i < n_active * ld / 8; i += DOWN_WARPS * 32) {
@@ -864,17 +904,8 @@ static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
         }
         float acc[1][4] = {};
         uint32_t b[1] = {(uint32_t)__cvta_generic_to_shared(smem) + (on ? j : 0) * ld * 2 +
-                         lane / 8 * 16};
-        if (on)
-            for (int s = s0; s < s1; s += D) {
-#pragma unroll
-                for (int i = 0; i < D; i++)
-                    if (s + i < s1) {
-                        step_mma<MX, 1>(f[i], b, (s + i) * STEP * 2, acc);
-                        if (s + i + D < s1)
-                            f[i].load(m.w, m.scale, at + s + i + D, lane);
-                    }
-            }
+                         lane / 8 * 16 + s0 * STEP * 2};
+        chain_run<MX, D, 1>(f, p, on ? s1 - s0 : 0, b, acc);
         if (on && q == 0) {
             part[j][chain][g] = acc[0][0];
             part[j][chain][g + 8] = acc[0][2];
