@@ -31,7 +31,9 @@ static struct buf *chunk_begin(struct gen *g, const struct choice *c)
     struct chat *h = g->own;
     buf_puts(&g->frame, "data: ");
     buf_put(&g->frame, h->head.p, h->head.n);
-    buf_printf(&g->frame, "\"choices\":[{\"index\":%d,\"delta\":{", c->index);
+    buf_puts(&g->frame, "\"choices\":[{\"index\":");
+    buf_putc(&g->frame, (char)('0' + c->index)); /* MAX_CHOICES has one digit */
+    buf_puts(&g->frame, ",\"delta\":{");
     return &g->frame;
 }
 
@@ -68,7 +70,9 @@ static void chunk_end(struct gen *g, struct choice *c, const char *finish)
 
 static void put_field(struct buf *b, const char *name, const char *s, size_t n)
 {
-    buf_printf(b, "\"%s\":", name);
+    buf_putc(b, '"');
+    buf_puts(b, name);
+    buf_puts(b, "\":");
     json_quote(b, s, n);
 }
 

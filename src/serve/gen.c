@@ -35,6 +35,8 @@ struct pump {
     pthread_mutex_t lock;
     struct gen *queue, *queue_last; /* generations to look at, intrusive */
     struct gen *all;                /* started ones */
+    struct exch *wake_up[AT_ONCE];  /* [n_wake] written to in this turn; pump only */
+    int n_wake;
 };
 
 /* ---- making ---- */
@@ -231,7 +233,18 @@ static status submit_all(struct gen *g, struct err *e)
     return OK;
 }
 
-void gen_flush(struct gen *g)
+/* Sends what this turn has written. */
+static void wake_all(struct pump *p)
+{
+    for (int i = 0; i < p->n_wake; i++) {
+        http_wake(p->wake_up[i]);
+        exch_unref(p->wake_up[i]);
+    }
+    p->n_wake = 0;
+}
+
+/* The frame's bytes go to the exchange, which must be woken. */
+static void write_frame(struct gen *g)
 {
     if (!g->frame.n)
         return;
@@ -242,6 +255,19 @@ void gen_flush(struct gen *g)
         g->behind = true;
     }
     buf_clear(&g->frame);
+}
+
+/* The same in the pump, which wakes at the end of its turn. */
+static void flush(struct gen *g)
+{
+    struct pump *p = g->s->pump;
+    if (!g->frame.n)
+        return;
+    write_frame(g);
+    if (p->n_wake == AT_ONCE)
+        wake_all(p);
+    exch_ref(g->x);
+    p->wake_up[p->n_wake++] = g->x;
 }
 
 void gen_start(struct gen *g)
@@ -281,7 +307,8 @@ void gen_start(struct gen *g)
         g->streaming = true;
         http_stream(g->x, "text/event-stream");
         g->ops->begin(g);
-        gen_flush(g);
+        write_frame(g);
+        http_wake(g->x);
     }
     g->started = true;
     bool gone = http_watch(g->x, on_gone, on_room, g);
@@ -598,10 +625,10 @@ static void end(struct gen *g)
         if (atomic_load(&g->shut))
             err_set(&g->err, E_BUSY, "the server is shutting down");
         g->ops->fail(g, &g->err);
-        gen_flush(g);
+        flush(g);
     } else {
         g->ops->end(g);
-        gen_flush(g);
+        flush(g);
     }
     if (g->streaming)
         http_end(g->x);
@@ -633,7 +660,7 @@ static void serve_gen(struct gen *g, bool look_again)
         if (!over && g->ops->tick && !g->failed)
             g->ops->tick(g);
         if (!over)
-            gen_flush(g);
+            flush(g);
     }
     if (over)
         end(g); /* unlocks and frees */
@@ -658,6 +685,7 @@ static void serve_ready_ones(struct pump *p)
         list[i]->named = false;
     for (int i = 0; i < n_gen; i++)
         serve_gen(list[i], false);
+    wake_all(p);
 }
 
 static void *pump_main(void *arg)

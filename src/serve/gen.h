@@ -132,7 +132,5 @@ int gen_reasoning_tok(const struct gen *);
 /* Appends "usage":{...} of the chat and completions endpoints / "timings":{...}. */
 void gen_put_usage(const struct gen *, struct buf *);
 void gen_put_timings(const struct gen *, struct buf *);
-/* Ends a frame: the SSE bytes since the last call leave together. */
-void gen_flush(struct gen *);
 
 #endif

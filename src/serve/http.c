@@ -223,12 +223,18 @@ bool http_write(struct exch *x, const void *p, size_t n)
         if (x->out.n == x->out_at)
             x->stuck_ns = x->wrote_ns;
         buf_put(&x->out, p, n);
-        if (x->queued)
-            wake(x);
         keeps_up = x->out.n - x->out_at < HTTP_HIGH_WATER;
     }
     pthread_mutex_unlock(&x->lock);
     return keeps_up;
+}
+
+void http_wake(struct exch *x)
+{
+    pthread_mutex_lock(&x->lock);
+    if (x->queued && x->out.n > x->out_at)
+        wake(x);
+    pthread_mutex_unlock(&x->lock);
 }
 
 void http_end(struct exch *x)

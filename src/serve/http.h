@@ -110,8 +110,11 @@ void http_set(struct exch *, const char *name, const char *value);
 void http_reply(struct exch *, int code, const char *type, struct buf *body);
 /* Answers 200 with a body that grows. */
 void http_stream(struct exch *, const char *type);
-/* The bytes leave together if they fit the socket. True while the client keeps up. */
+/* Adds to the stream; the bytes leave, together if they fit the socket, at the next http_wake: one
+ * who writes to many wakes them all at the end, which spares the io thread most of its turns. True
+ * while the client keeps up. */
 bool http_write(struct exch *, const void *p, size_t n);
+void http_wake(struct exch *);
 void http_end(struct exch *);
 
 /* From now on `gone` is called (any thread, once) when the client vanishes, and `room` when it has

@@ -138,10 +138,12 @@ class Server:
             return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def cpu(self):
-        """Seconds of processor time so far, user and system."""
-        with open(f"/proc/{self.process.pid}/stat") as f:
-            f = f.read().rsplit(")", 1)[1].split()
-        return (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of processor time of all threads so far, user and system."""
+        total, folder = 0, f"/proc/{self.process.pid}/task"
+        for task in os.listdir(folder):
+            with open(f"{folder}/{task}/schedstat") as f:
+                total += int(f.read().split()[0])
+        return total * 1e-9
 
     def metric(self, name):
         _, _, data = self.ask("GET", "/metrics")
