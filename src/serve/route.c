@@ -91,8 +91,10 @@ static bool check_framing(struct exch *x)
     bool bad = n_len > 1 || n_te > 1 || (n_len && n_te) || http_header_count(x, "Host") > 1 ||
                (te && strcasecmp(te, "chunked") != 0) ||
                (len && (!*len || strspn(len, "0123456789") != strlen(len)));
-    if (bad)
+    if (bad) { /* what follows could be anything */
+        http_set(x, "Connection", "close");
         api_error(x, 400, NULL, NULL, "the request's framing is ambiguous");
+    }
     return !bad;
 }
 
