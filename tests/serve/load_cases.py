@@ -116,7 +116,7 @@ class Load(unittest.TestCase):
 if __name__ == "__main__":
     if sys.argv[1:] == ["--measure"]:
         for f in (thousand, overhead, lambda: overhead(tokens=200, delay_ms=10)):
-            for _ in range(5):
+            for _ in range(3):
                 print(json.dumps({k: round(v, 2) for k, v in f().items()}))
     else:
         unittest.main()
