@@ -627,16 +627,21 @@ template <int LEFT> static __device__ __forceinline__ void wg_end()
 #endif
 }
 
-/* 256 threads: two warpgroups of 64 outputs each, times N rows, in one chain. Registers hold
- * the weights, fetched D steps ahead and decoded one step ahead of the tensor core; activations
- * pass through four stages of shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled
- * as the hardware wants. */
+/* Stages of shared memory: 80 and 96 KB, so that two blocks fit an SM. */
+template <int N> struct wg_stages {
+    enum { n = N <= 64 ? 10 : 6 };
+};
+
+/* 256 threads: two warpgroups of 64 outputs each, times N rows, in one chain. Registers hold the
+ * weights, fetched D steps ahead and decoded one step ahead of the tensor core; activations pass
+ * through shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled as the hardware
+ * wants. */
 template <bool MX, int N, int D, typename E>
 static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct source src, E epi)
 {
 #ifdef GLOSS_WGMMA
     extern __shared__ __align__(1024) char smem[];
-    enum { LOADS = N / 32 };
+    enum { LOADS = N / 32, STAGES = wg_stages<N>::n };
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile = blockIdx.y * 8 + warp;
     pdl_go();
@@ -671,8 +676,8 @@ static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct
     place<MX> p(k.w, k.scale, (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step, lane);
     frag<MX> f[D];
     float acc[N / 2] = {};
-    fetch(0);
-    fetch(1);
+    for (int s = 0; s < STAGES - 2; s++)
+        fetch(s);
     chain_begin<MX, D>(f, p, k.n_step);
     /* Two sets of registers in turn: the tensor core still reads one while the other is filled. */
     uint32_t a[2][4][4];
@@ -686,9 +691,10 @@ static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct
                 x[i][j] ^= blockIdx.z;
         }
         p.load(w, min(s + D, k.n_step - 1));
-        asm volatile("cp.async.wait_group 1;\nfence.proxy.async.shared::cta;" ::: "memory");
+        asm volatile("cp.async.wait_group %0;\nfence.proxy.async.shared::cta;" ::"n"(STAGES - 3)
+                     : "memory");
         __syncthreads(); /* stage s is there, and everybody has finished with stage s - 2 */
-        fetch(s + 2);
+        fetch(s + STAGES - 2);
         /* matrix descriptor: address, rows of 8 every 1024 bytes, 128-byte swizzle */
         uint64_t b =
             (uint64_t)((base + s % STAGES * N * 128) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
@@ -738,7 +744,7 @@ template <bool MX, int N, int D, typename E>
 static void warpgroup_go(const struct work &k, const struct source &src, const E &epi, int n_item,
                          cudaStream_t s)
 {
-    size_t smem = (size_t)STAGES * N * 128 + 1024;
+    size_t smem = (size_t)wg_stages<N>::n * N * 128 + 1024;
     allow_smem(warpgroup<MX, N, D, E>, smem);
     launch(warpgroup<MX, N, D, E>, dim3(n_item, (k.n_tile + 7) / 8), 256, smem, s, k, src, epi);
 }
@@ -753,7 +759,7 @@ static void many(int per, int n_item, const struct work &k, const struct source 
     else if (per <= 64)
         warpgroup_go<MX, 64, MX ? 4 : 2>(k, src, epi, n_item, s);
     else
-        warpgroup_go<MX, 128, 1>(k, src, epi, n_item, s);
+        warpgroup_go<MX, 128, MX ? 2 : 1>(k, src, epi, n_item, s);
 }
 
 /* ---- the products ---- */
