@@ -537,6 +537,8 @@ static void *storm(void *arg)
         p.tenant = draw(23, at, 3);
         p.temperature = 1;
         p.deadline_ms = draw(24, at, 5) == 0 ? 3 : 0;
+        if (draw(29, at, 3) == 0)
+            hold(&p, i);
         gloss_request *r;
         if (gloss_submit(s->g, ids, (size_t)n, &p, &r, NULL) < 0)
             continue;

@@ -16,6 +16,7 @@ enum {
     RETURN = 200002,
     CALL = 200012,
     ENDOFTEXT = 199999,
+    RESERVED = 200000,
     ASSISTANT = 173781,
     ANALYSIS = 35644,
     FINAL = 17196
@@ -220,6 +221,7 @@ static void test_watched_headers(void **state)
     struct turn *t = open_turn(
         &(struct turn_spec){.tool = tools, .n_tool = 3, .final = object, .free_headers = true});
     assert_true(allowed(t, 13) && allowed(t, MESSAGE) && allowed(t, ENDOFTEXT));
+    assert_true(allowed(t, RESERVED)); /* the model may write it, so it is read past */
     text(t, " to=nobody commentary?");
     feed_one(t, MESSAGE);
     assert_int_equal(place(t), TURN_OTHER);
