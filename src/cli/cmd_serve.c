@@ -57,6 +57,7 @@ static status read_options(struct conf *c, struct serve_opts *o, char day[16], s
         .reasoning_field = fields[conf_get(c, "reasoning-field")->i],
         .reasoning_budget = (int)conf_int(c, "reasoning-budget"),
         .request_timeout_ms = (int)(conf_num(c, "request-timeout") * 1e3),
+        .stream_interval = (int)conf_int(c, "stream-interval"),
         .access_log = conf_on(c, "access-log"),
     };
     if (!o->cert_file != !o->tls_key_file)

@@ -187,6 +187,8 @@ static const struct conf_opt options[] = {
      .group = g_http, .help = "seconds after which a request is ended; 0 is never"},
     {"shutdown-timeout", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "60", .cmds = BIT(CMD_SERVE),
      .group = g_http, .help = "seconds that running requests have to finish after SIGTERM"},
+    {"stream-interval", NULL, 0, CONF_INT, "N", 1, 1024, .def = "1", .cmds = BIT(CMD_SERVE),
+     .group = g_http, .help = "tokens of a stream that are sent together, behind the first"},
     {"access-log", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SERVE), .group = g_http,
      .help = "a line on standard error for every request"},
     {"served-model-name", "alias", 'a', CONF_LIST, "NAME", .cmds = BIT(CMD_SERVE), .group = g_http,

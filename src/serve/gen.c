@@ -465,6 +465,7 @@ static void take_delta(struct gen *g, struct choice *c, const struct gloss_delta
 static void on_token(struct gen *g, struct choice *c, const struct gloss_event *ev)
 {
     c->n_tok++;
+    g->n_unsent++;
     if (g->want_ids)
         buf_printf(&c->ids, c->ids.n ? ",%d" : "%d", ev->token);
     if (g->plain) {
@@ -659,8 +660,12 @@ static void serve_gen(struct gen *g, bool look_again)
         over = take_events(g);
         if (!over && g->ops->tick && !g->failed)
             g->ops->tick(g);
-        if (!over)
+        /* the first token leaves at once, whatever --stream-interval says */
+        bool first = g->n_unsent && gen_completion_tok(g) == g->n_unsent;
+        if (!over && (first || g->n_unsent >= g->s->o.stream_interval)) {
             flush(g);
+            g->n_unsent = 0;
+        }
     }
     if (over)
         end(g); /* unlocks and frees */

@@ -106,6 +106,7 @@ struct gen {
     struct err err;
     struct gen *next_queued, *prev, *next;
     bool queued, named;
+    int n_unsent; /* tokens since the last write */
 };
 
 MUST_USE status pump_open(struct server *, struct pump **, struct err *);

@@ -41,6 +41,7 @@ struct serve_opts {
     double temperature, top_p, min_p; /* defaults; top_p 1 and the rest 0: off */
     int top_k;
     int request_timeout_ms; /* 0: none */
+    int stream_interval;    /* tokens of a stream that leave together, at least */
     bool access_log;
 };
 enum { SERVE_REASONING_BOTH, SERVE_REASONING_SHORT, SERVE_REASONING_LONG, SERVE_REASONING_NONE };

@@ -10,7 +10,7 @@ from openai.types import Completion, Model
 from pydantic import TypeAdapter
 
 from forms import CONTROL_WORDS, FORMS
-from serve_util import Case, Server, events
+from serve_util import Case, Server, chat_bytes, events
 
 FUNCTION = {"type": "function", "function": {
     "name": "f", "description": "Does f.",
@@ -393,6 +393,22 @@ class Scripted(unittest.TestCase):
                     a = client(server).chat.completions.create(model="tiny", messages=HI, stop=stop, stream=stream)
                     got = Parts(a).key() if stream else whole(a)
                     self.assertEqual((got[0], got[3]), (want, "stop"))
+
+    def test_stream_interval(self):
+        line = {"text": "<|channel|>final<|message|>" + "word " * 40 + "<|return|>", "delay_ms": 5}
+        with Server("--stream-interval", "16", script=[line]) as server:
+            s = server.socket()
+            s.sendall(chat_bytes(stream=True))
+            reads, data = 0, b""
+            while b"[DONE]" not in data:
+                more = s.recv(1 << 16)
+                self.assertTrue(more)
+                data, reads = data + more, reads + 1
+            s.close()
+            text = "".join(c["delta"].get("content", "") for line in data.split(b"\n") if line.startswith(b"data: {")
+                           for c in json.loads(line[6:])["choices"])
+            self.assertEqual(text, "word " * 40)
+            self.assertLess(reads, data.count(b'"content":"') / 4)
 
     def test_old_functions(self):
         with Server(script=[FORMS["call"][0]]) as server:
