@@ -104,8 +104,16 @@ struct droute {
 /* First error of the process's card, kept: a failed card does not come back. */
 cudaError_t cu_check(cudaError_t rc, const char *what, const char *file, int line);
 
+/* The card in use. */
+struct card {
+    int n_sm, major; /* compute capability */
+    size_t max_smem; /* bytes of shared memory that a block can have */
+};
+const struct card *card();
+
 /* Launches with programmatic dependence on the kernel before: it may start while that one ends,
- * and waits in pdl_wait() before it touches what that one writes. */
+ * and waits in pdl_wait() before it touches what that one writes. (Before Hopper: one after the
+ * other.) */
 template <typename... P, typename... A>
 static inline void launch(void (*k)(P...), dim3 grid, int threads, size_t smem, cudaStream_t s,
                           A... a)
@@ -119,7 +127,7 @@ static inline void launch(void (*k)(P...), dim3 grid, int threads, size_t smem, 
     c.dynamicSmemBytes = smem;
     c.stream = s;
     c.attrs = at;
-    c.numAttrs = 1;
+    c.numAttrs = card()->major >= 9;
     CU(cudaLaunchKernelEx(&c, k, (P)a...));
 }
 

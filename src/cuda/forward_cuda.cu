@@ -87,6 +87,20 @@ static status card_error(struct err *e)
     return err_set(e, E_DEVICE, "CUDA: %s: %s", cudaGetErrorString(latched), latched_at);
 }
 
+const struct card *card()
+{
+    static struct card c;
+    if (c.n_sm == 0) {
+        int dev = 0, smem = 0;
+        cudaGetDevice(&dev);
+        cudaDeviceGetAttribute(&c.major, cudaDevAttrComputeCapabilityMajor, dev);
+        cudaDeviceGetAttribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, dev);
+        c.max_smem = (size_t)smem;
+        cudaDeviceGetAttribute(&c.n_sm, cudaDevAttrMultiProcessorCount, dev);
+    }
+    return &c;
+}
+
 /* ---- a step ---- */
 
 static void run_layer(struct cuda *c, int i)

@@ -389,17 +389,6 @@ static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
     }
 }
 
-static int n_sm()
-{
-    static int n;
-    if (!n) {
-        int dev;
-        cudaGetDevice(&dev);
-        cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, dev);
-    }
-    return n;
-}
-
 template <typename K> static void allow_smem(K kernel, size_t bytes)
 {
     if (bytes > 48 << 10)
@@ -569,10 +558,10 @@ static void wide_n(int per_item, int n_item, const struct work &k, const struct 
 #define GLOSS_WGMMA
 #endif
 
+#ifdef GLOSS_WGMMA
 /* c[64 outputs, N rows] += a (registers) times b (shared memory, rows of 128 bytes, swizzled). */
 static __device__ __forceinline__ void wgmma(float (&c)[32], const uint32_t a[4], uint64_t b)
 {
-#ifdef GLOSS_WGMMA
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -584,12 +573,10 @@ static __device__ __forceinline__ void wgmma(float (&c)[32], const uint32_t a[4]
                    "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
                    "+f"(c[30]), "+f"(c[31])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-#endif
 }
 
 static __device__ __forceinline__ void wgmma(float (&c)[64], const uint32_t a[4], uint64_t b)
 {
-#ifdef GLOSS_WGMMA
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
@@ -608,24 +595,20 @@ static __device__ __forceinline__ void wgmma(float (&c)[64], const uint32_t a[4]
                    "+f"(c[54]), "+f"(c[55]), "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]),
                    "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-#endif
 }
 
 static __device__ __forceinline__ void wg_begin()
 {
-#ifdef GLOSS_WGMMA
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#endif
 }
 
 template <int LEFT> static __device__ __forceinline__ void wg_end()
 {
-#ifdef GLOSS_WGMMA
     if (LEFT)
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
-#endif
 }
+#endif
 
 /* Stages of shared memory: 80 and 96 KB, so that two blocks fit an SM. */
 template <int N> struct wg_stages {
@@ -729,17 +712,6 @@ static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct
 #endif
 }
 
-static bool has_warpgroups()
-{
-    static int cc = -1;
-    if (cc < 0) {
-        int dev;
-        cudaGetDevice(&dev);
-        cudaDeviceGetAttribute(&cc, cudaDevAttrComputeCapabilityMajor, dev);
-    }
-    return cc == 9;
-}
-
 template <bool MX, int N, int D, typename E>
 static void warpgroup_go(const struct work &k, const struct source &src, const E &epi, int n_item,
                          cudaStream_t s)
@@ -754,7 +726,7 @@ template <int NC, bool MX, typename E>
 static void many(int per, int n_item, const struct work &k, const struct source &src, const E &epi,
                  cudaStream_t s)
 {
-    if (!has_warpgroups())
+    if (card()->major != 9)
         wide_n<NC, MX>(per, n_item, k, src, epi, s);
     else if (per <= 64)
         warpgroup_go<MX, 64, MX ? 4 : 2>(k, src, epi, n_item, s);
@@ -773,14 +745,14 @@ static struct work work_of(const struct dmat *m, int n)
 /* Rows a block takes in a wide dense product. */
 static int dense_rows(int n, int n_tile)
 {
-    return n <= 64 || (n + 127) / 128 * (n_tile / 8) < n_sm() ? 64 : 128;
+    return n <= 64 || (n + 127) / 128 * (n_tile / 8) < card()->n_sm ? 64 : 128;
 }
 
 /* Does thin hold 8 * groups rows in shared memory? A block may have 227 KB (compute capability 9).
  */
 static bool thin_fits(int groups, int n_step)
 {
-    return groups * (8 * ((size_t)n_step * STEP * 2 + 16) + 4096) <= (size_t)220 << 10;
+    return groups * (8 * ((size_t)n_step * STEP * 2 + 16) + 4096) + 1024 <= card()->max_smem;
 }
 
 template <int NC, typename E>
@@ -793,7 +765,9 @@ static void dense(const struct dmat *m, const struct source &src, const E &epi, 
         many<NC, false>(per, (n + per - 1) / per, k, src, epi, s);
         return;
     }
-    int per = n <= 8 ? 8 : n <= 16 || !thin_fits(4, m->n_step) ? 16 : 32;
+    int per = n <= 8 || !thin_fits(2, m->n_step)    ? 8
+              : n <= 16 || !thin_fits(4, m->n_step) ? 16
+                                                    : 32;
     thin_n<NC, false>(per, k, src, epi, (n + per - 1) / per, persist, s);
 }
 
@@ -802,7 +776,7 @@ void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const
 {
     struct source src = {xn, l->qkv.n_step * STEP, NULL, x, l->attn_norm, l->qkv.n_in, eps};
     struct epi_qkv epi = {l->b_qkv, *out, *st};
-    dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, n_row > 16 ? n_sm() : 0, s);
+    dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, n_row > 16 ? card()->n_sm : 0, s);
 }
 
 void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s)
@@ -817,7 +791,7 @@ void k_head(const struct dmat *m, const float *norm, float eps, const struct dst
 {
     struct source src = {xn, m->n_step * STEP, xn ? NULL : st->logit_row, x, norm, m->n_in, eps};
     struct epi_head epi = {logits, m->n_out};
-    dense<CHAINS_HEAD>(m, src, epi, n_logit, 2 * n_sm(), s);
+    dense<CHAINS_HEAD>(m, src, epi, n_logit, 2 * card()->n_sm, s);
 }
 
 /* Up to so many rows an expert on average, its weights are read as vectors (thin). */
@@ -832,7 +806,7 @@ int router_group(int n_row, int n_active, int n_expert)
 {
     int mean = n_row * n_active / n_expert;
     if (experts_thin(n_row, n_active, n_expert))
-        return mean <= 4 ? 8 : 16;
+        return mean <= 4 || card()->max_smem < (size_t)120 << 10 ? 8 : 16;
     return mean <= 64 ? 64 : 128;
 }
 
@@ -854,7 +828,7 @@ static void experts(const struct dmat *m, const struct droute *r, const struct s
     int groups = max_groups(n_row, n_active, n_expert);
     int per = router_group(n_row, n_active, n_expert);
     /* about four blocks an SM in all, so that one staging of activations serves many tiles */
-    int persist = 4 * n_sm() / groups + 1;
+    int persist = 4 * card()->n_sm / groups + 1;
     if (experts_thin(n_row, n_active, n_expert) && m->scale)
         thin_n<NC, true>(n_row < per ? n_row : per, k, src, epi, groups, persist, s);
     else if (experts_thin(n_row, n_active, n_expert))

@@ -93,7 +93,7 @@ MUST_USE status backend_cpu_open(const struct weights *, const struct backend_op
  * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
 MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
                                   struct backend **, struct err *);
-#define BACKEND_CUDA_ABI GLOSS_VERSION "-1"
+#define BACKEND_CUDA_ABI GLOSS_VERSION "-2"
 
 /* Instruction sets compiled in, "c avx2 avx512", and the strongest that runs here ("none" when
  * GLOSS_CPU asks for one that doesn't). */
