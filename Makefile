@@ -57,7 +57,7 @@ CUDA     ?=
 NVCC     ?= nvcc
 CUDA_ARCH ?= 80 89 90a 100 120
 CUDA_SRC := $(wildcard src/cuda/*.cu)
-CUDA_C   := src/base/err.c src/base/mem.c src/base/num.c src/model/rope.c
+CUDA_C   := src/base/err.c src/base/mem.c src/base/num.c src/model/rope.c src/model/batch.c
 CUDA_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/cu/%.o) $(CUDA_C:%.c=$(BUILD)/cu/%.o)
 
 .PHONY: all demo test unit kern drivers replay lib lint bench docs install clean help deps fuzz

@@ -622,60 +622,20 @@ static void run_step(void *arg, int t)
         phase_logits(c, t);
 }
 
-/* Are all pages there that positions [from, to] need? Wild memory is worse than a refused step. */
-static bool pages_ok(const int32_t *table, int from, int to, const struct kv_pool *kv, int page_tok)
-{
-    for (int i = from / page_tok; kv->n_layer > 0 && i <= to / page_tok; i++)
-        if (table[i] < 0 || table[i] >= kv->n_page)
-            return false;
-    return true;
-}
-
-static status check_batch(struct cpu *c, const struct batch *b, struct err *e)
-{
-    const struct spec *s = &c->w->spec;
-    if (!c->ready)
-        return err_set(e, E_STATE, "step before kv_init");
-    if (b->n_row < 1 || b->n_row > c->plan.max_rows || b->n_logit < 0 ||
-        b->n_logit > c->plan.max_logit_rows || b->n_logit > b->n_row)
-        return err_set(e, E_BUG, "batch of %d rows, %d with logits: planned for %d and %d",
-                       b->n_row, b->n_logit, c->plan.max_rows, c->plan.max_logit_rows);
-    int r = 0;
-    for (int i = 0; i < b->n_seq; i++) {
-        const struct batch_seq *q = &b->seq[i];
-        int last = q->pos0 + q->n_row - 1;
-        if (q->row0 != r || q->n_row < 1 || q->n_row > b->n_row - r || q->pos0 < 0 || last < 0)
-            return err_set(e, E_BUG, "sequence %d of the batch: bad rows or positions", i);
-        if (!pages_ok(q->full, 0, last, &c->full, c->plan.page_tok) ||
-            !pages_ok(q->window, max_int(0, q->pos0 - (s->window - 1)), last, &c->window,
-                      c->plan.page_tok))
-            return err_set(e, E_BUG, "sequence %d of the batch: a page that it needs is missing",
-                           i);
-        for (int j = 0; j < q->n_row; j++, r++) {
-            c->row_seq[r] = q;
-            c->row_pos[r] = q->pos0 + j;
-        }
-    }
-    if (r != b->n_row)
-        return err_set(e, E_BUG, "the batch's sequences have %d rows of %d", r, b->n_row);
-    for (int i = 0; i < b->n_row; i++)
-        if (b->tok[i] < 0 || b->tok[i] >= s->n_vocab)
-            return err_set(e, E_INPUT, "token %d is not in the vocabulary of %d", (int)b->tok[i],
-                           s->n_vocab);
-    for (int i = 0; i < b->n_logit; i++)
-        if (b->logit_row[i] < 0 || b->logit_row[i] >= b->n_row)
-            return err_set(e, E_BUG, "logits wanted of row %d of %d", (int)b->logit_row[i],
-                           b->n_row);
-    return OK;
-}
-
 static status cpu_step(struct backend *base, const struct batch *b, struct step_out *out,
                        struct err *e)
 {
     struct cpu *c = (struct cpu *)base;
-    status st = check_batch(c, b, e);
+    if (!c->ready)
+        return err_set(e, E_STATE, "step before kv_init");
+    status st = batch_check(b, &c->w->spec, &c->plan, e);
     if (st < 0)
         return st;
+    for (int i = 0; i < b->n_seq; i++)
+        for (int j = 0; j < b->seq[i].n_row; j++) {
+            c->row_seq[b->seq[i].row0 + j] = &b->seq[i];
+            c->row_pos[b->seq[i].row0 + j] = b->seq[i].pos0 + j;
+        }
     c->b = b;
     atomic_store(&c->bad, INT_MAX);
     pool_run(c->pool, run_step, c);

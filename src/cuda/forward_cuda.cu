@@ -250,59 +250,27 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
     return at + (size_t)n_table;
 }
 
-static bool pages_ok(const int32_t *table, int from, int to, const struct dpool *kv)
+/* Does the step's block hold what fill_step will put into it? */
+static bool step_fits(const struct cuda *c, const struct batch *b)
 {
-    for (int i = from / KV_PAGE; kv->n_layer > 0 && i <= to / KV_PAGE; i++)
-        if (table[i] < 0 || table[i] >= kv->n_page)
-            return false;
-    return true;
-}
-
-static status check_batch(const struct cuda *c, const struct batch *b, struct err *e)
-{
-    const struct spec *s = &c->spec;
-    if (!c->ready)
-        return err_set(e, E_STATE, "step before kv_init");
-    if (b->n_row < 1 || b->n_row > c->plan.max_rows || b->n_logit < 0 ||
-        b->n_logit > c->plan.max_logit_rows || b->n_logit > b->n_row)
-        return err_set(e, E_BUG, "batch of %d rows, %d with logits: planned for %d and %d",
-                       b->n_row, b->n_logit, c->plan.max_rows, c->plan.max_logit_rows);
-    int r = 0;
-    size_t ints = 0;
-    for (int i = 0; i < b->n_seq; i++) {
-        const struct batch_seq *q = &b->seq[i];
-        int last = q->pos0 + q->n_row - 1;
-        if (q->row0 != r || q->n_row < 1 || q->n_row > b->n_row - r || q->pos0 < 0 || last < 0)
-            return err_set(e, E_BUG, "sequence %d of the batch: bad rows or positions", i);
-        if (!pages_ok(q->full, 0, last, &c->full) ||
-            !pages_ok(q->window, max_int(0, q->pos0 - (s->window - 1)), last, &c->window))
-            return err_set(e, E_BUG, "sequence %d of the batch: a page that it needs is missing",
-                           i);
-        r += q->n_row;
-        ints += 2 * (size_t)(last / KV_PAGE + 1) + sizeof(struct dseq) / sizeof(int32_t) + 3;
-    }
-    if (r != b->n_row)
-        return err_set(e, E_BUG, "the batch's sequences have %d rows of %d", r, b->n_row);
-    if (ints + (size_t)b->n_row * 16 > c->cap_step)
-        return err_set(e, E_LIMIT, "the step's page tables are longer than planned");
-    for (int i = 0; i < b->n_row; i++)
-        if (b->tok[i] < 0 || b->tok[i] >= s->n_vocab)
-            return err_set(e, E_INPUT, "token %d is not in the vocabulary of %d", (int)b->tok[i],
-                           s->n_vocab);
-    for (int i = 0; i < b->n_logit; i++)
-        if (b->logit_row[i] < 0 || b->logit_row[i] >= b->n_row)
-            return err_set(e, E_BUG, "logits wanted of row %d of %d", (int)b->logit_row[i],
-                           b->n_row);
-    return OK;
+    size_t ints = (size_t)b->n_row * 16;
+    for (int i = 0; i < b->n_seq; i++)
+        ints += 2 * (size_t)((b->seq[i].pos0 + b->seq[i].n_row - 1) / KV_PAGE + 1) +
+                sizeof(struct dseq) / sizeof(int32_t) + 3;
+    return ints <= c->cap_step;
 }
 
 static status cuda_step(struct backend *base, const struct batch *b, struct step_out *out,
                         struct err *e)
 {
     struct cuda *c = (struct cuda *)base;
-    status st = check_batch(c, b, e);
+    if (!c->ready)
+        return err_set(e, E_STATE, "step before kv_init");
+    status st = batch_check(b, &c->spec, &c->plan, e);
     if (st < 0)
         return st;
+    if (!step_fits(c, b))
+        return err_set(e, E_LIMIT, "the step's page tables are longer than planned");
     if (latched != cudaSuccess)
         return card_error(e);
     CU(cudaSetDevice(c->i_card)); /* the engine's thread is not the one that opened */

@@ -53,6 +53,10 @@ struct batch {
     bool best_only; /* step_out.best will do: a backend that fills it may leave logits out */
 };
 
+/* Whether a batch keeps what is promised above: E_BUG, or E_INPUT for a token out of range. */
+MUST_USE status batch_check(const struct batch *, const struct spec *, const struct kv_plan *,
+                            struct err *);
+
 struct step_out {
     /* [n_logit, n_vocab], the backend's memory, valid until the next step; NULL from the scripted
      * backend (engine/scripted.h), which leaves the tokens to a script. */
