@@ -31,9 +31,7 @@ struct made {
     size_t n_tail;
     size_t n_char;                             /* characters of text and tail's place */
     struct buf tokens, numbers, tops, offsets; /* of logprobs, with commas */
-    size_t sent_tokens;
     struct buf ids;
-    bool hidden; /* the one token that max_tokens 0 makes */
 };
 
 static struct made *made_of(struct choice *c)
@@ -191,7 +189,7 @@ static void on_plain(struct gen *g, struct choice *c, const struct gloss_event *
     add_token(g, c, ev, false);
 }
 
-/* The part of a comma-separated list that was not sent. */
+/* What of the lists was not sent. */
 static void put_logprobs(struct buf *b, struct made *m)
 {
     buf_puts(b, "{\"tokens\":[");

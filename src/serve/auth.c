@@ -119,7 +119,7 @@ bool auth_needed(struct auth *a)
     return any;
 }
 
-bool auth_known(struct auth *a, const char *key, uint64_t *tenant)
+static bool auth_known(struct auth *a, const char *key, uint64_t *tenant)
 {
     size_t len = strlen(key);
     struct digest d = digest_of(a, key, len);

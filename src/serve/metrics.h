@@ -25,8 +25,7 @@ struct metrics {
     uint64_t done[N_DONE];
     uint64_t prompt_tok, generated_tok, reasoning_tok;
     uint64_t cache_queries, cache_hits; /* prompt tokens looked up and found */
-    uint64_t repairs;
-    uint64_t http[6]; /* answers by hundreds */
+    uint64_t http[6];                   /* answers by hundreds */
     double load_s;
 };
 

@@ -15,7 +15,7 @@ void put_text(struct buf *, const char *s, size_t n);
 void put_utf8(struct buf *, const char *s, size_t n);
 /* A token's name: its text as a JSON string, or "bytes:\\x.." when it is none. */
 void put_token_name(struct buf *, const char *s, size_t n);
-/* Appends the Unix time with its name: "created":N. */
+/* Seconds since 1970. */
 int64_t unix_now(void);
 /* A float the way JSON clients can take it: NaN and Inf become -9999. */
 void put_logprob(struct buf *, float v);

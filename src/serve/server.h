@@ -118,8 +118,7 @@ MUST_USE status auth_reload(struct auth *, struct err *);
 bool auth_needed(struct auth *);
 /* Whether the request shows a known key; *tenant tells whose. */
 bool auth_check(struct auth *, const struct exch *, uint64_t *tenant);
-/* The same for a key by itself (tests of its timing). */
-bool auth_known(struct auth *, const char *key, uint64_t *tenant);
+
 /* Host and Origin rules. */
 bool auth_host_ok(const struct server *, const char *host);
 bool auth_origin_ok(const struct server *, const char *origin);
