@@ -14,9 +14,9 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 run_one() {
-    local name=$1 limit=120 start=$SECONDS rc
+    local name=$1 limit=300 start=$SECONDS rc
     case $name in *.test) limit=$(sed -n '2,5s/^# limit: \([0-9]*\).*/\1/p' "$name" | head -1) ;; esac
-    timeout -k 10 "${limit:-120}" "$name" >"$log" 2>&1 </dev/null
+    timeout -k 10 "${limit:-300}" "$name" >"$log" 2>&1 </dev/null
     rc=$?
     case $rc in
     0) passed=$((passed + 1)); printf 'ok    %s (%ss)\n' "$name" $((SECONDS - start)) ;;
