@@ -15,8 +15,9 @@
  * embedding mixes, and gate beside up.
  *
  * Sums. A product's inputs are cut into a fixed number of chains of consecutive steps; each chain
- * is one accumulation in the tensor core, chains are added in order in float32. Which kernel runs,
- * and beside how many other rows, changes nothing, so results do not depend on the batch.
+ * is one accumulation in the tensor core, chains are added in order in float32. Within one kernel a
+ * row's sums do not depend on the other rows; the Hopper kernel for many rows has one chain, so it
+ * may differ from the others in the last bits (docs/cuda.md).
  */
 #ifndef CUDA_DEV_H
 #define CUDA_DEV_H
@@ -37,7 +38,6 @@ enum {
     SPLIT_KEYS = 256,    /* keys of one block when a decoding row's cache is shared out */
     BLOCK_QUERIES = 128, /* queries (positions times heads of a key head) of one attention block */
     THIN_ROWS = 32,      /* up to so many rows the products read weights once, as vectors */
-    MAX_TILES_N = 4      /* THIN_ROWS / 8 */
 };
 
 /* Chains per product; see above. */
@@ -238,7 +238,6 @@ MUST_USE status upload_dense(struct upload *, const struct mat *const *part,
 MUST_USE status upload_experts(struct upload *, const struct expert_mat *m, int n_expert,
                                enum row_order order, struct dmat *out, struct err *);
 MUST_USE status upload_sync(struct upload *, struct err *);
-size_t upload_bytes(const struct upload *);
 
 /* ---- kernels; all asynchronous on `s` ---- */
 

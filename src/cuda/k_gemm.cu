@@ -1,9 +1,10 @@
 /* Matrix products on weights in fragment order (dev.h): qkv, output projection, experts, head.
  *
- * Two kernels compute the same sums, bit for bit. `thin` serves up to 32 rows: a warp takes one
- * chain of one tile, all activations lie in shared memory, and what counts is how many bytes of
- * weights are under way. `wide` serves more: a block takes 128 outputs times 64 or 128 rows, stages
- * activations through shared memory and runs the chains one after the other.
+ * `thin` serves up to 32 rows, and experts with few tokens: a warp takes one chain of one tile, all
+ * activations lie in shared memory, and what counts is how many bytes of weights are under way.
+ * `wide` serves more: a block takes 128 outputs times 64 or 128 rows, stages activations through
+ * shared memory and runs the chains one after the other, which gives the bits of `thin`.
+ * `warpgroup` does the work of `wide` on Hopper's own instructions, in one chain.
  *
  * What a product does with its results is its epilogue: a struct whose operator() receives a
  * tile, a lane's row g and the sums of rows g and g + 8 for one activation row.
@@ -29,9 +30,6 @@ template <> struct frag<false> {
         a[1] = v[i].y;
         a[2] = v[i].z;
         a[3] = v[i].w;
-    }
-    __device__ __forceinline__ void begin()
-    {
     }
 };
 

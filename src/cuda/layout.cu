@@ -31,7 +31,6 @@ struct upload {
     cudaEvent_t done[RING];
     cudaStream_t stream;
     int next;
-    size_t n_bytes;
 };
 
 static status dev_error(struct err *e, cudaError_t rc, const char *what)
@@ -75,11 +74,6 @@ void upload_close(struct upload *u)
     mem_free(u);
 }
 
-size_t upload_bytes(const struct upload *u)
-{
-    return u->n_bytes;
-}
-
 status upload_sync(struct upload *u, struct err *e)
 {
     cudaError_t rc = cudaStreamSynchronize(u->stream);
@@ -94,7 +88,6 @@ static cudaError_t piece_begin(struct upload *u, const void *p, size_t n, uint8_
     if (rc != cudaSuccess)
         return rc;
     memcpy(u->pinned[i], p, n);
-    u->n_bytes += n;
     *dev = u->stage[i];
     return cudaMemcpyAsync(u->stage[i], u->pinned[i], n, cudaMemcpyHostToDevice, u->stream);
 }
@@ -328,7 +321,6 @@ static cudaError_t put_expert(struct upload *u, const struct expert_mat *m, int 
         memcpy(u->pinned[i] + (size_t)n * codes, m->scales[x] + (size_t)r * scales,
                (size_t)n * scales);
         size_t bytes = (size_t)n * (codes + scales);
-        u->n_bytes += bytes;
         rc = cudaMemcpyAsync(u->stage[i], u->pinned[i], bytes, cudaMemcpyHostToDevice, u->stream);
         if (rc != cudaSuccess)
             break;
