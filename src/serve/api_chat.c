@@ -259,18 +259,6 @@ static void on_end(struct gen *g)
     buf_clear(b);
 }
 
-static void on_fail(struct gen *g, const struct err *e)
-{
-    if (!g->streaming) {
-        api_fail(g->s, g->x, e);
-        return;
-    }
-    buf_clear(&g->frame);
-    buf_puts(&g->frame, "data: ");
-    api_error_body(g->s, &g->frame, e);
-    buf_puts(&g->frame, "\n\n");
-}
-
 static void on_fini(struct gen *g)
 {
     struct chat *h = g->own;
@@ -283,7 +271,7 @@ static const struct gen_ops ops = {.begin = on_begin,
                                    .piece = on_piece,
                                    .choice_end = on_choice_end,
                                    .end = on_end,
-                                   .fail = on_fail,
+                                   .fail = gen_fail,
                                    .fini = on_fini};
 
 static status read_request(struct gen *g, struct chat *h, struct err *e)

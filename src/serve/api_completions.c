@@ -355,18 +355,6 @@ static void on_end(struct gen *g)
     buf_clear(b);
 }
 
-static void on_fail(struct gen *g, const struct err *e)
-{
-    if (!g->streaming) {
-        api_fail(g->s, g->x, e);
-        return;
-    }
-    buf_clear(&g->frame);
-    buf_puts(&g->frame, "data: ");
-    api_error_body(g->s, &g->frame, e);
-    buf_puts(&g->frame, "\n\n");
-}
-
 static void on_fini(struct gen *g)
 {
     struct completion *h = g->own;
@@ -383,7 +371,7 @@ static const struct gen_ops ops = {.begin = on_begin,
                                    .tick = on_tick,
                                    .choice_end = on_choice_end,
                                    .end = on_end,
-                                   .fail = on_fail,
+                                   .fail = gen_fail,
                                    .fini = on_fini};
 
 /* ---- requests ---- */

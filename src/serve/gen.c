@@ -809,6 +809,18 @@ void gen_put_usage(const struct gen *g, struct buf *b)
                g->n_prompt_tok, n, g->n_prompt_tok + n, g->n_cached_tok, gen_reasoning_tok(g));
 }
 
+void gen_fail(struct gen *g, const struct err *e)
+{
+    if (!g->streaming) {
+        api_fail(g->s, g->x, e);
+        return;
+    }
+    buf_clear(&g->frame);
+    buf_puts(&g->frame, "data: ");
+    api_error_body(g->s, &g->frame, e);
+    buf_puts(&g->frame, "\n\n");
+}
+
 void gen_put_timings(const struct gen *g, struct buf *b)
 {
     double prompt_ms = g->t_first ? (double)(g->t_first - g->t_submit) * 1e-6 : 0,

@@ -133,5 +133,7 @@ int gen_reasoning_tok(const struct gen *);
 /* Appends "usage":{...} of the chat and completions endpoints / "timings":{...}. */
 void gen_put_usage(const struct gen *, struct buf *);
 void gen_put_timings(const struct gen *, struct buf *);
+/* gen_ops.fail of those two: an error reply, or once streaming a data line with the error. */
+void gen_fail(struct gen *, const struct err *);
 
 #endif
