@@ -22,8 +22,8 @@ endif
 ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-errno -pthread \
              $(SANFLAGS) -Isrc -Iinclude -I$(BUILD)/gen $(CFLAGS)
 LDLIBS   := -ljansson -lm -lpthread
-# The program's own: the server.
-CLI_LIBS := -lmicrohttpd -lsqlite3 -lgnutls
+# What the program needs beyond the library: server and client.
+CLI_LIBS := -lmicrohttpd -lsqlite3 -lgnutls -lcurl
 
 # One file per instruction set; only that file gets its flags.
 KERN_x86_64  := kern_avx2 kern_avx512
@@ -40,11 +40,13 @@ FLAGS_pass_avx2 := $(FLAGS_pass) -mavx2
 FLAGS_sample    := -O3 -fno-trapping-math
 FLAGS_mask      := -O3
 
+# The layers above the library: everything the program has beyond libgloss.
+PROGRAMS := cli serve remote eval bench mlperf
 LIB_SRC  := $(filter-out src/cpu/kern_%.c src/engine/pass_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
               src/ref/*.c src/cpu/*.c src/cuda/*.c src/engine/*.c src/*.c)) \
             src/cpu/kern_c.c $(KERN_$(ARCH):%=src/cpu/%.c) src/engine/$(PASS).c
 LIB_ASM  := $(filter-out src/serve/%,$(wildcard src/*/*.S))
-CLI_SRC  := $(wildcard src/cli/*.c src/serve/*.c)
+CLI_SRC  := $(wildcard $(PROGRAMS:%=src/%/*.c))
 CLI_ASM  := src/serve/openapi_data.S
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o) $(CLI_ASM:%.S=$(BUILD)/%.o)

@@ -15,13 +15,18 @@ declare -A may=(
     [engine]="base text model"
     [lib]="base text model ref cpu engine gloss.h"
     [serve]="base gloss.h"
-    [cli]="base gloss.h serve/serve.h"
+    [remote]="base gloss.h"
+    [eval]="base gloss.h remote"
+    [bench]="base gloss.h remote"
+    [mlperf]="base gloss.h remote"
+    [cli]="base gloss.h serve/serve.h remote eval bench mlperf"
 )
 # third-party header: the one file that may include it
 declare -A only=(
     [jansson.h]=src/base/json.c
     [microhttpd.h]=src/serve/http.c
     [sqlite3.h]=src/serve/store.c
+    [curl/curl.h]=src/remote/client.c
     [gnutls/gnutls.h]=src/serve/seal.c
     [gnutls/crypto.h]=src/serve/seal.c
 )
