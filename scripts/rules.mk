@@ -82,7 +82,14 @@ $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libgloss-test.a
 	@$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -DGLOSS_FAULT -MMD -MP $< $(BUILD)/libgloss-test.a -o $@ -lcmocka $(LDLIBS)
 
-unit: $(UNIT)
+# A stand-in for NVIDIA's management library, for the tests of power readings.
+FAKE_NVML := $(BUILD)/tests/fake/libnvidia-ml.so.1
+$(FAKE_NVML): tests/fake/nvml.c
+	@mkdir -p $(@D)
+	@$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -Wno-missing-prototypes -fPIC -shared $< -o $@
+
+unit: $(UNIT) $(FAKE_NVML)
 
 # The kernel checker: every kernel x instruction set against kern_c.c; with --bench, timings.
 KERN_TEST := $(wildcard tests/kern/*.c)

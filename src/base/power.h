@@ -2,7 +2,8 @@
  * it, by nvidia-smi; processors by RAPL's counters under powercap(sysfs).
  *
  * What has no source reads as NAN, never as 0. GPU figures are those of one card, processor
- * figures the sum of all packages. Counters wrap and are unwrapped here.
+ * figures the sum of all packages. Counters wrap and are unwrapped here, if they are read at least
+ * once a round (RAPL's has some 260 kJ). Any thread may read; spans belong to one thread.
  */
 #ifndef BASE_POWER_H
 #define BASE_POWER_H
@@ -13,7 +14,7 @@
 #include <stdint.h>
 
 struct power_opts {
-    int i_gpu;            /* card, as nvidia-smi counts; below 0: no card is read */
+    int i_gpu;            /* card, as nvidia-smi counts (not CUDA_VISIBLE_DEVICES); below 0: none */
     const char *nvml;     /* library, NULL: "libnvidia-ml.so.1" */
     const char *powercap; /* folder, NULL: "/sys/class/powercap" */
 };
