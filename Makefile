@@ -62,8 +62,16 @@ CUDA_SRC := $(wildcard src/cuda/*.cu)
 CUDA_C   := src/base/err.c src/base/mem.c src/base/num.c src/model/rope.c src/model/batch.c
 CUDA_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/cu/%.o) $(CUDA_C:%.c=$(BUILD)/cu/%.o)
 
+# MLCommons LoadGen, a library of its own too: built where scripts/deps.sh mlperf put its sources.
+CXX      ?= g++
+LOADGEN  := build/loadgen
+LOADGEN_CC := early_stopping issue_query_controller loadgen logging test_settings_internal utils version \
+              results generated/version_generated
+LOADGEN_OBJ := $(LOADGEN_CC:%=$(BUILD)/lg/%.o) $(BUILD)/lg/loadgen_shim.o
+LOADGEN_SO := $(if $(SAN),,$(if $(wildcard $(LOADGEN)/loadgen.cc),$(BUILD)/libgloss-loadgen.so))
+
 .PHONY: all demo test unit kern drivers replay lib lint bench docs install clean help deps fuzz
-all: $(BUILD)/gloss $(if $(CUDA),$(BUILD)/libgloss-cuda.so)
+all: $(BUILD)/gloss $(if $(CUDA),$(BUILD)/libgloss-cuda.so) $(LOADGEN_SO)
 
 help:
 	@echo 'make            build $(BUILD)/gloss'

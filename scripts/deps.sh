@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Installs, by package name, what is missing for the given purposes, and says so. Debian 12.
-# Usage: scripts/deps.sh build|test ...      (build: compile gloss; test: everything `make test` needs)
+# Usage: scripts/deps.sh build|test|mlperf ...   (build: compile gloss; test: everything `make test` needs;
+# mlperf: MLCommons LoadGen's sources into build/loadgen, which make then compiles)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages="gcc make python3 libc6-dev libjansson-dev libmicrohttpd-dev libsqlite3-dev libgnutls28-dev libcurl4-gnutls-dev"
 test_packages="libcmocka-dev clang-format-14 python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
+
+mlperf_packages="g++ python3-venv"
 
 need=()
 want() {
@@ -15,15 +18,21 @@ want() {
 }
 
 venv=0
+loadgen=0
 for purpose in "${@:-build}"; do
     case $purpose in
     build) want $build_packages ;;
     test)
-        want $test_packages
+        want $test_packages $mlperf_packages
         command -v npm >/dev/null || want nodejs npm
         venv=1
+        loadgen=1
         ;;
-    *) echo "deps.sh: unknown purpose '$purpose' (build, test)" >&2; exit 2 ;;
+    mlperf)
+        want $mlperf_packages
+        loadgen=1
+        ;;
+    *) echo "deps.sh: unknown purpose '$purpose' (build, test, mlperf)" >&2; exit 2 ;;
     esac
 done
 
@@ -36,6 +45,20 @@ if [ ${#need[@]} -gt 0 ]; then
         echo "deps.sh: could not install; run: apt-get install ${need[*]}" >&2
         exit 1
     }
+fi
+
+# The benchmark's load generator. pip also prepares its metadata; nothing of that is kept.
+if [ $loadgen -eq 1 ] && ! cmp -s scripts/loadgen.txt build/loadgen/gloss-pin.txt; then
+    echo "deps.sh: getting the sources of scripts/loadgen.txt into build/loadgen"
+    tmp=$(mktemp -d)
+    trap 'rm -rf "$tmp"' EXIT
+    python3 -m venv "$tmp/venv"
+    "$tmp/venv/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: \
+        --require-hashes -r scripts/loadgen.txt -d "$tmp"
+    rm -rf build/loadgen
+    mkdir -p build/loadgen
+    tar xzf "$tmp"/mlcommons_loadgen-*.tar.gz -C build/loadgen --strip-components=1 --no-same-owner
+    cp scripts/loadgen.txt build/loadgen/gloss-pin.txt
 fi
 
 # The clients the server is tested with, in environments of their own.

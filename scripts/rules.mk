@@ -74,6 +74,23 @@ $(BUILD)/libgloss-cuda.so: $(CUDA_OBJ)
 	@$(call say,LINK)
 	$(Q)$(NVCC) -shared -cudart static -Xlinker --exclude-libs,ALL $^ -o $@
 
+# libgloss-loadgen.so: LoadGen's own sources, as they are, and the shim; it exports one function.
+LGFLAGS = -std=c++14 -O2 -fPIC -pthread -fvisibility=hidden -DMAJOR_VERSION=6 -DMINOR_VERSION=0 \
+          -I$(LOADGEN)
+$(BUILD)/lg/loadgen_shim.o: src/mlperf/loadgen_shim.cc src/mlperf/loadgen_abi.h
+	@mkdir -p $(@D)
+	@$(call say,CXX)
+	$(Q)$(CXX) $(LGFLAGS) -Wall -Wextra -Wno-unused-parameter -isystem $(LOADGEN) -Isrc -c $< -o $@
+
+$(BUILD)/lg/%.o: $(LOADGEN)/%.cc
+	@mkdir -p $(@D)
+	@$(call say,CXX)
+	$(Q)$(CXX) $(LGFLAGS) -w -c $< -o $@
+
+$(BUILD)/libgloss-loadgen.so: $(LOADGEN_OBJ)
+	@$(call say,LINK)
+	$(Q)$(CXX) -shared -pthread -Wl,--exclude-libs,ALL $^ -o $@
+
 # Unit tests: tests/unit/test_X.c is one cmocka program; tests/kern/*.c is the kernel checker.
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
@@ -154,12 +171,13 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 TO      := $(DESTDIR)$(PREFIX)
 
-install: $(BUILD)/gloss $(BUILD)/libgloss.a $(BUILD)/gloss.1
+install: $(BUILD)/gloss $(BUILD)/libgloss.a $(BUILD)/gloss.1 $(LOADGEN_SO)
 	install -d $(TO)/bin $(TO)/lib $(TO)/include $(TO)/share/man/man1 \
 	    $(TO)/share/bash-completion/completions $(TO)/share/zsh/site-functions \
 	    $(TO)/share/fish/vendor_completions.d
 	install -m 755 $(BUILD)/gloss $(TO)/bin/gloss
 	install -m 644 $(BUILD)/libgloss.a $(TO)/lib/libgloss.a
+	$(if $(LOADGEN_SO),install -m 644 $(LOADGEN_SO) $(TO)/lib/libgloss-loadgen.so)
 	install -m 644 include/gloss.h $(TO)/include/gloss.h
 	install -m 644 $(BUILD)/gloss.1 $(TO)/share/man/man1/gloss.1
 	$(BUILD)/gloss completion bash > $(TO)/share/bash-completion/completions/gloss

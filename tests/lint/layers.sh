@@ -27,6 +27,7 @@ declare -A only=(
     [microhttpd.h]=src/serve/http.c
     [sqlite3.h]=src/serve/store.c
     [curl/curl.h]=src/remote/client.c
+    [loadgen.h]=src/mlperf/loadgen_shim.cc
     [gnutls/gnutls.h]=src/serve/seal.c
     [gnutls/crypto.h]=src/serve/seal.c
 )
@@ -64,7 +65,11 @@ while IFS=: read -r file line text; do
             breach "$file:$line: <$inc> belongs to ${only[$inc]}"
         ;;
     esac
-done < <(grep -n '^ *#include' -r src --include='*.[chS]' --include='*.cu')
+done < <(grep -n '^ *#include' -r src --include='*.[chS]' --include='*.cu' --include='*.cc')
+
+# One C++ file.
+other=$(find src -name '*.cc' -not -path src/mlperf/loadgen_shim.cc)
+[ -n "$other" ] && breach "C++ beside the shim of LoadGen: $other"
 
 # Unique file names, so that a name is a place.
 dup=$(find src -name '*.[ch]' -printf '%f\n' | sort | uniq -d)
