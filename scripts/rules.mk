@@ -53,6 +53,12 @@ $(BUILD)/gloss: $(CLI_OBJ) $(BUILD)/libgloss.a
 	@$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ -o $@ $(CLI_LIBS) $(LDLIBS)
 
+# The programs without the command line, for tests that call into them.
+$(BUILD)/libprograms.a: $(filter-out $(BUILD)/src/cli/%,$(CLI_OBJ))
+	@rm -f $@
+	@$(call say,AR)
+	$(Q)ar rcs $@ $^
+
 lib: $(BUILD)/libgloss.a
 
 # libgloss-cuda.so: the kernels for each architecture, the runtime linked in, and what of base and
@@ -94,10 +100,10 @@ $(BUILD)/libgloss-loadgen.so: $(LOADGEN_OBJ)
 # Unit tests: tests/unit/test_X.c is one cmocka program; tests/kern/*.c is the kernel checker.
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
-$(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libgloss-test.a
+$(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libprograms.a $(BUILD)/libgloss-test.a
 	@mkdir -p $(@D)
 	@$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests -DGLOSS_FAULT -MMD -MP $< $(BUILD)/libgloss-test.a -o $@ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -DGLOSS_FAULT -MMD -MP $^ -o $@ -lcmocka $(CLI_LIBS) $(LDLIBS)
 
 # A stand-in for NVIDIA's management library, for the tests of power readings.
 FAKE_NVML := $(BUILD)/tests/fake/libnvidia-ml.so.1
@@ -130,10 +136,10 @@ bench: kern
 
 # Drivers: small programs that put one module behind a pipe, for the Python oracles in tests/oracle.
 DRIVERS := $(patsubst tests/oracle/%.c,$(BUILD)/drivers/%,$(wildcard tests/oracle/*.c))
-$(BUILD)/drivers/%: tests/oracle/%.c $(BUILD)/libgloss.a
+$(BUILD)/drivers/%: tests/oracle/%.c $(BUILD)/libprograms.a $(BUILD)/libgloss.a
 	@mkdir -p $(@D)
 	@$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/libgloss.a -o $@ $(LDLIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP $^ -o $@ $(CLI_LIBS) $(LDLIBS)
 
 drivers: $(DRIVERS)
 

@@ -47,6 +47,7 @@ static const struct {
     [-E_BUG] = {"internal error", 1},
     [-E_NOENT] = {"not found", 3},
     [-E_NUMERIC] = {"not a number", 1},
+    [-E_NET] = {"network failure", 5},
 };
 
 static const int n_table = (int)(sizeof table / sizeof table[0]);

@@ -22,18 +22,19 @@ typedef int status;
 
 enum {
     OK = 0,
-    E_NOMEM = -1,   /* memory could not be had */
-    E_INPUT = -2,   /* the caller's data is wrong */
-    E_LIMIT = -3,   /* a stated ceiling was reached */
-    E_FORMAT = -4,  /* a file is not what it says it is */
-    E_IO = -5,      /* the operating system refused a read, write, map, ... */
-    E_BUSY = -6,    /* try again later */
-    E_CANCEL = -7,  /* somebody asked to stop */
-    E_DEVICE = -8,  /* an accelerator failed */
-    E_STATE = -9,   /* calls out of order */
-    E_BUG = -10,    /* an internal promise was broken */
-    E_NOENT = -11,  /* a named model or file is not there (the command line's exit code 3) */
-    E_NUMERIC = -12 /* NaN or Inf where a number must be (weights, logits) */
+    E_NOMEM = -1,    /* memory could not be had */
+    E_INPUT = -2,    /* the caller's data is wrong */
+    E_LIMIT = -3,    /* a stated ceiling was reached */
+    E_FORMAT = -4,   /* a file is not what it says it is */
+    E_IO = -5,       /* the operating system refused a read, write, map, ... */
+    E_BUSY = -6,     /* try again later */
+    E_CANCEL = -7,   /* somebody asked to stop */
+    E_DEVICE = -8,   /* an accelerator failed */
+    E_STATE = -9,    /* calls out of order */
+    E_BUG = -10,     /* an internal promise was broken */
+    E_NOENT = -11,   /* a named model or file is not there (the command line's exit code 3) */
+    E_NUMERIC = -12, /* NaN or Inf where a number must be (weights, logits) */
+    E_NET = -13      /* another server could not be reached or failed (exit code 5) */
 };
 
 /* One error, without allocation. `param` names the field, tensor or option concerned, or "". */

@@ -19,9 +19,10 @@ struct client_opts {
     const char *base_url; /* "http://localhost:8000/v1" */
     const char *api_key;  /* sent as a bearer token, or NULL */
     int n_parallel;       /* calls under way at once, at least 1 */
-    int max_retries;      /* after 408, 409, 429, 5xx and failed connections */
+    int max_retries;      /* after 408, 409, 429, 5xx and failed connections; not after the first
+                             event of a stream */
     double backoff_s;     /* first pause, doubled each time, with jitter; Retry-After goes first */
-    double backoff_max_s; /* longest pause */
+    double backoff_max_s; /* longest pause, of Retry-After too */
     double connect_timeout_s; /* per connection */
     double timeout_s;         /* per try, 0: none */
     size_t max_answer_bytes;  /* of one answer or one event line; more is E_LIMIT */
@@ -39,7 +40,7 @@ struct client_call {
     void *user;
 
     /* Set when client_next returns it. */
-    struct buf answer; /* the body, of an error too; free with buf_free */
+    struct buf answer; /* the body, of an error too; free with buf_fini */
     status st;         /* OK: a 2xx answer that came whole; its reason is in err */
     struct err err;
     int http;                    /* status code of the last try, 0: no answer */
