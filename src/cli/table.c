@@ -3,7 +3,9 @@
 
 #define BIT(c) (1ull << (c))
 #define ALL (BIT(N_CMD) - 1)
-#define RUN (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_BENCH) | BIT(CMD_SERVE))
+#define RUN                                                                                        \
+    (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_BENCH) | BIT(CMD_SERVE) |         \
+     BIT(CMD_MLPERF_RUN))
 #define OPEN (RUN | BIT(CMD_INFO))
 #define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE))
 #define ANY 0x1p63
@@ -114,6 +116,66 @@ static const struct conf_opt options[] = {
      .help = "requests at once"},
     {"grammar", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH),
      .help = "hold the answers to a JSON Schema (decode, engine)"},
+
+    /* mlperf run */
+    {"input-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "the data set of a LoadGen run: rows with input_tokens or tok_input"},
+    {"scenario", NULL, 0, CONF_CHOICE, "offline|server|interactive", .def = "offline",
+     .cmds = BIT(CMD_MLPERF_RUN), .help = "how LoadGen issues samples"},
+    {"accuracy", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "every row once, answers logged, instead of a performance run"},
+    {"mlperf-conf", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "settings that replace those compiled into LoadGen"},
+    {"user-conf", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "settings of this system, target_qps above all"},
+    {"audit-config", NULL, 0, CONF_STR, "FILE", .def = "audit.config", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "settings of a compliance test; used when the file is there"},
+    {"output-dir", NULL, 0, CONF_STR, "DIR", .def = "mlperf_results", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "logs go to DIR/SCENARIO/accuracy or DIR/SCENARIO/performance"},
+    {"ref-compat", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "server: send and count the answer without its first token, as the reference "
+             "implementation does"},
+    {"trace", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "fill mlperf_log_trace.json"},
+    {"input-tokens", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "without LoadGen: answer each of these rows"},
+    {"output", NULL, 'o', CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "with --input-tokens: the rows with model_output_K, tok_model_output_K, "
+             "tok_model_output_len_K and infer_time_K"},
+    {"pass-k", NULL, 0, CONF_INT, "N", 1, 1000, .def = "1", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "with --input-tokens: answers to each row"},
+    {"max-samples", NULL, 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "the first N rows only"},
+    {"backend", NULL, 0, CONF_CHOICE, "native|http|sglang", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "the engine in this process, or a server's /generate (http and sglang are one); "
+             "unset: native unless there is a --server-url"},
+    {"server-url", NULL, 0, CONF_STR, "URL", .def = "http://localhost:30000",
+     .cmds = BIT(CMD_MLPERF_RUN), .help = "the server"},
+    {"api-key", NULL, 0, CONF_STR, "KEY", .cmds = BIT(CMD_MLPERF_RUN), .help = "the server's key"},
+    {"timeout", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "1200", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "seconds after which a request to a server has failed"},
+    {"num-workers", NULL, 0, CONF_INT, "N", 1, 64, .def = "1", .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "threads that talk to a server"},
+    {"max-concurrency", NULL, 0, CONF_INT, "N", 1, 65536, .cmds = BIT(CMD_MLPERF_RUN),
+     .help = "samples under way at once; unset: 128, or 256 with --input-tokens"},
+    {"generation-config", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN), .group = g_sample,
+     .help = "JSON with max_new_tokens, temperature, top_k, top_p"},
+    {"max-new-tokens", "max-tokens", 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_MLPERF_RUN),
+     .group = g_sample,
+     .help = "most tokens of an answer; unset: 32768 for accuracy, 10240 for performance, 20480 "
+             "with --input-tokens"},
+    {"temperature", NULL, 0, CONF_NUM, "X", 0, 2, .cmds = BIT(CMD_MLPERF_RUN), .group = g_sample,
+     .help = "spread of the choice; unset: 1, or 0.001 with --input-tokens"},
+    {"top-k", NULL, 0, CONF_INT, "N", 0, 1 << 24, .cmds = BIT(CMD_MLPERF_RUN), .group = g_sample,
+     .help = "choose among the N likeliest tokens; unset: off, or 1 with --input-tokens"},
+    {"top-p", NULL, 0, CONF_NUM, "X", 0, 1, .above = true, .cmds = BIT(CMD_MLPERF_RUN),
+     .group = g_sample,
+     .help = "choose among the likeliest tokens that sum to this probability; unset: 1"},
+    {"seed", NULL, 0, CONF_INT, "N", 1, ANY, .cmds = BIT(CMD_MLPERF_RUN), .group = g_sample,
+     .help = "makes the answers repeatable"},
+    {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN), .group = g_model,
+     .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
+             "(docs/engine.md)"},
 
     /* info */
     {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFO), .help = "print one JSON value"},
@@ -353,6 +415,17 @@ static const struct conf_cmd commands[N_CMD] = {
          "microseconds of a step without the model's arithmetic, which a script replaces.",
          "gloss bench decode -m gpt-oss-20b --parallel 8\n"
          "gloss bench engine --parallel 64 --generate-tokens 1000"},
+    [CMD_MLPERF_RUN] =
+        {"mlperf run", "", 0, "MLPerf's gpt-oss-120b benchmark on LoadGen",
+         "Runs MLCommons LoadGen against the engine in this process or a server's /generate, and "
+         "prints LoadGen's summary; its logs stay in --output-dir. Exit code 1 when LoadGen calls "
+         "the run INVALID or a sample failed. LoadGen comes with 'scripts/deps.sh mlperf' and a "
+         "further make. With --input-tokens no LoadGen is needed: each row is answered, and the "
+         "rows are written with the answers.",
+         "gloss mlperf run -m gpt-oss-120b --input-file perf.jsonl --user-conf user.conf\n"
+         "gloss mlperf run -m gpt-oss-120b --scenario server --input-file perf.jsonl\n"
+         "gloss mlperf run -m gpt-oss-120b --accuracy --input-file acc.jsonl\n"
+         "gloss mlperf run --input-tokens acc.jsonl --pass-k 4 --output answers.jsonl"},
     [CMD_INFO] =
         {"info", "", 0, "shape, size and memory of a model",
          "Prints the shape, the number of parameters, bytes by kind of tensor, the memory of the "

@@ -1,0 +1,140 @@
+/* gloss mlperf: the options of the benchmark's commands, and the engine they run on. */
+#include "base/mem.h"
+#include "cli/cli.h"
+#include "mlperf/mlperf.h"
+
+#include <string.h>
+
+enum { REPORT_BYTES_MAX = 64 << 20 };
+
+/* Defaults of the two forms of `run`, from the reference implementation. */
+enum {
+    TOKENS_ACCURACY = 32768,
+    TOKENS_PERFORMANCE = 10240,
+    TOKENS_INFER = 20480,
+    CONCURRENCY_RUN = 128,
+    CONCURRENCY_INFER = 256
+};
+
+static void on_progress(void *ctx, int64_t done, int64_t total)
+{
+    progress_show(ctx, done, total);
+}
+
+static int given_int(const struct conf *c, const char *name, int otherwise)
+{
+    return conf_given(c, name) ? (int)conf_int(c, name) : otherwise;
+}
+
+static float given_num(const struct conf *c, const char *name, double otherwise)
+{
+    return (float)(conf_given(c, name) ? conf_num(c, name) : otherwise);
+}
+
+static status read_gen(const struct conf *c, bool infer, struct mlperf_gen *g, struct err *e)
+{
+    int tokens = infer                    ? TOKENS_INFER
+                 : conf_on(c, "accuracy") ? TOKENS_ACCURACY
+                                          : TOKENS_PERFORMANCE;
+    bool server = conf_given(c, "backend") ? strcmp(conf_str(c, "backend"), "native") != 0
+                                           : conf_given(c, "server-url");
+    *g = (struct mlperf_gen){.max_tokens = tokens,
+                             .temperature = infer ? 0.001f : 1,
+                             .top_k = infer,
+                             .top_p = 1,
+                             .url = server ? conf_str(c, "server-url") : NULL,
+                             .api_key = conf_str(c, "api-key"),
+                             .timeout_s = conf_num(c, "timeout"),
+                             .n_worker = (int)conf_int(c, "num-workers"),
+                             .seed = (uint64_t)(conf_given(c, "seed") ? conf_int(c, "seed") : 0)};
+    status st = OK;
+    if (conf_str(c, "generation-config"))
+        TRY(mlperf_gen_read(conf_str(c, "generation-config"), g, e));
+    g->max_tokens = given_int(c, "max-new-tokens", g->max_tokens);
+    g->temperature = given_num(c, "temperature", (double)g->temperature);
+    g->top_k = given_int(c, "top-k", g->top_k);
+    g->top_p = given_num(c, "top-p", (double)g->top_p);
+    g->n_parallel = given_int(c, "max-concurrency", infer ? CONCURRENCY_INFER : CONCURRENCY_RUN);
+out:
+    return st;
+}
+
+/* An engine that takes the longest prompt and answer, or as much as the model's context has. */
+static status open_engine(struct conf *c, gloss_model *m, const struct rows *rows,
+                          struct mlperf_gen *g, struct err *e)
+{
+    struct gloss_info info;
+    struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    size_t longest = 0;
+    gloss_model_info(m, &info);
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct row *r = &rows->row[i];
+        longest = r->n_ids > longest ? r->n_ids : longest;
+        if (r->n_ids >= (size_t)info.n_ctx)
+            return err_set(e, E_LIMIT, "line %d: a prompt of %zu tokens; the model's context is %d",
+                           r->line, r->n_ids, info.n_ctx);
+        for (size_t k = 0; k < r->n_ids; k++)
+            if (r->ids[k] >= info.n_vocab)
+                return err_set(e, E_INPUT, "line %d: token %d is not in the vocabulary of %d",
+                               r->line, r->ids[k], info.n_vocab);
+    }
+    size_t n_ctx = longest + (size_t)g->max_tokens;
+    o.n_ctx = n_ctx < (size_t)info.n_ctx ? (int)n_ctx : info.n_ctx;
+    o.max_requests = g->n_parallel;
+    return cli_start_engine(c, m, &o, conf_str(c, "scripted"), &g->engine, e);
+}
+
+status cmd_mlperf_run(struct conf *c, struct err *e)
+{
+    const char *tokens = conf_str(c, "input-tokens"), *file = conf_str(c, "input-file");
+    bool infer = tokens != NULL;
+    struct mlperf_gen g = {0};
+    struct rows rows = {0};
+    gloss_model *m = NULL;
+    struct progress bar;
+    struct mlperf_watch watch = {on_progress, &bar};
+    struct buf report;
+    status st = OK;
+    buf_init(&report, REPORT_BYTES_MAX);
+    if ((tokens == NULL) == (file == NULL))
+        TRY(err_set(e, E_USAGE,
+                    "give --input-file for a LoadGen run, or --input-tokens to answer each row"));
+    TRY(read_gen(c, infer, &g, e));
+    TRY(rows_read(&rows, infer ? tokens : file, (size_t)given_int(c, "max-samples", 0), ROWS_IDS,
+                  e));
+    if (!g.url) {
+        TRY(cli_open_model(c, false, &m, e));
+        TRY(open_engine(c, m, &rows, &g, e));
+    } else if (conf_given(c, "model")) {
+        TRY(cli_open_model(c, false, &m, e)); /* its vocabulary */
+    }
+    progress_begin(&bar, c, infer ? "infer" : "mlperf");
+    if (infer) {
+        st = mlperf_infer(m, &rows, (int)conf_int(c, "pass-k"), &g, conf_str(c, "output"), &watch,
+                          &report, e);
+    } else {
+        struct mlperf_run o = {.scenario = (enum mlperf_scenario)conf_get(c, "scenario")->i,
+                               .accuracy = conf_on(c, "accuracy"),
+                               .ref_compat = conf_on(c, "ref-compat"),
+                               .trace = conf_on(c, "trace"),
+                               .mlperf_conf = conf_str(c, "mlperf-conf"),
+                               .user_conf = conf_str(c, "user-conf"),
+                               .audit_config = conf_str(c, "audit-config"),
+                               .output_dir = conf_str(c, "output-dir"),
+                               .rows = &rows};
+        st = mlperf_run(&o, &g, &watch, &report, e);
+    }
+    progress_end(&bar);
+    if (report.n) { /* what was measured is worth reading, whatever came of it */
+        struct err we = {0};
+        status put = out_buf(&report, &we);
+        if (st == OK && put < 0)
+            TRY(err_set(e, put, "%s", we.msg));
+    }
+out:
+    gloss_engine_free(g.engine);
+    gloss_model_close(m);
+    rows_fini(&rows);
+    buf_fini(&report);
+    return st;
+}

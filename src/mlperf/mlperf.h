@@ -1,0 +1,64 @@
+/* The MLPerf gpt-oss-120b benchmark, as the command line sees it. docs/mlperf.md tells the story.
+ *
+ * Every function writes files whole or not at all, and appends what a person or a submission
+ * checker reads to a buffer.
+ */
+#ifndef MLPERF_MLPERF_H
+#define MLPERF_MLPERF_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "gloss.h"
+#include "mlperf/rows.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Told now and then, on any thread, how many of how many are done. */
+struct mlperf_watch {
+    void (*progress)(void *ctx, int64_t done, int64_t total); /* or NULL */
+    void *ctx;
+};
+
+/* How answers are made. */
+struct mlperf_gen {
+    gloss_engine *engine; /* or NULL: the server at url */
+    const char *url, *api_key;
+    double timeout_s;
+    int n_worker, n_parallel;
+    int max_tokens, top_k; /* top_k 0 or less: off */
+    float temperature, top_p;
+    uint64_t seed; /* 0: other answers each time */
+};
+
+/* generation_config.json: max_new_tokens, temperature, top_k, top_p; the rest is not ours. Values
+ * that the file lacks stay. */
+MUST_USE status mlperf_gen_read(const char *path, struct mlperf_gen *g, struct err *e);
+
+/* ---- run.c ---- */
+
+enum mlperf_scenario { MLPERF_OFFLINE, MLPERF_SERVER, MLPERF_INTERACTIVE };
+
+struct mlperf_run {
+    enum mlperf_scenario scenario;
+    bool accuracy;
+    bool ref_compat; /* count and send answers as the reference implementation does */
+    bool trace;
+    const char *mlperf_conf, *user_conf; /* or NULL */
+    const char *audit_config;            /* need not exist */
+    const char *output_dir; /* logs go to output_dir/SCENARIO/accuracy or performance */
+    const struct rows *rows;
+};
+/* E_STATE: the run was complete and LoadGen calls it INVALID. */
+MUST_USE status mlperf_run(const struct mlperf_run *, const struct mlperf_gen *,
+                           const struct mlperf_watch *, struct buf *report, struct err *e);
+
+/* ---- infer.c ---- */
+
+/* Answers every row n_pass times and writes the rows with the added columns to `output` (NULL:
+ * nowhere). A row that failed has empty columns and error_K; E_IO then, after writing. */
+MUST_USE status mlperf_infer(const gloss_model *, const struct rows *, int n_pass,
+                             const struct mlperf_gen *, const char *output,
+                             const struct mlperf_watch *, struct buf *report, struct err *e);
+
+#endif
