@@ -16,7 +16,7 @@ struct answer {
     int32_t *ids; /* [n_ids] */
     size_t n_ids;
     double seconds; /* negative: it failed */
-    char why[160];
+    struct err why; /* code 0: none */
 };
 
 struct infer {
@@ -35,7 +35,10 @@ static void on_done(void *ctx, const struct sut_answer *a)
     own->ids = mem_array(a->n_ids, sizeof *own->ids);
     if (a->st < 0 || !own->ids) {
         own->seconds = -1;
-        snprintf(own->why, sizeof own->why, "%.150s", a->st < 0 ? a->err.msg : "out of memory");
+        if (a->st < 0)
+            own->why = a->err;
+        else
+            err_set(&own->why, E_NOMEM, "out of memory");
         atomic_fetch_add(&f->n_failed, 1);
     } else {
         if (a->n_ids)
@@ -80,9 +83,9 @@ static void put_answer(struct buf *b, const gloss_model *m, const struct answer 
         json_put_num(b, a->seconds);
     else
         buf_puts(b, "null");
-    if (a->why[0]) {
+    if (a->why.code < 0) {
         buf_printf(b, ",\"error_%d\":", k);
-        json_quote(b, a->why, strlen(a->why));
+        json_quote(b, a->why.msg, strlen(a->why.msg));
     }
     buf_fini(&text);
 }
@@ -177,9 +180,11 @@ status mlperf_infer(const gloss_model *m, const struct rows *rows, int n_pass,
                rows->n, n_pass, (long long)failed, (long long)tokens, (double)tokens / (double)n, s,
                (double)tokens / s);
     for (size_t i = 0; failed && i < n; i++)
-        if (f.answer[i].why[0])
-            TRY(err_set(e, E_IO, "%lld of %zu answers failed; the first, of line %d: %.120s",
-                        (long long)failed, n, rows->row[i / (size_t)n_pass].line, f.answer[i].why));
+        if (f.answer[i].why.code < 0)
+            TRY(err_set(e, f.answer[i].why.code,
+                        "%lld of %zu answers failed; the first, of line %d: %.120s",
+                        (long long)failed, n, rows->row[i / (size_t)n_pass].line,
+                        f.answer[i].why.msg));
 out:
     sut_close(sut);
     for (size_t i = 0; f.answer && i < n; i++)

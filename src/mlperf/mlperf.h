@@ -56,7 +56,8 @@ MUST_USE status mlperf_run(const struct mlperf_run *, const struct mlperf_gen *,
 /* ---- infer.c ---- */
 
 /* Answers every row n_pass times and writes the rows with the added columns to `output` (NULL:
- * nowhere). A row that failed has empty columns and error_K; E_IO then, after writing. */
+ * nowhere). A row that failed has empty columns and error_K; the first one's error is returned,
+ * after writing. */
 MUST_USE status mlperf_infer(const gloss_model *, const struct rows *, int n_pass,
                              const struct mlperf_gen *, const char *output,
                              const struct mlperf_watch *, struct buf *report, struct err *e);

@@ -159,7 +159,7 @@ static status read_summary(const struct run *r, const char *folder, struct buf *
                (long long)atomic_load(&r->n_done), (long long)atomic_load(&r->n_tokens),
                (long long)r->n_failed, folder);
     if (r->n_failed)
-        TRY(err_set(e, E_IO, "%lld of %lld samples failed; the first: %.150s",
+        TRY(err_set(e, r->why.code, "%lld of %lld samples failed; the first: %.150s",
                     (long long)r->n_failed, (long long)atomic_load(&r->n_done), r->why.msg));
     if (strstr(b.p, "Result is : INVALID"))
         TRY(err_set(e, E_STATE, "LoadGen calls the run INVALID (its reasons are in %.120s)", path));
