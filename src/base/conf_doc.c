@@ -366,13 +366,13 @@ static void put_first_words(struct buf *b, const struct conf_table *t)
     }
 }
 
-static void put_second_words(struct buf *b, const struct conf_table *t)
+/* Of the commands whose first word is that of `first`. */
+static void put_second_words(struct buf *b, const struct conf_table *t, const char *first)
 {
-    for (int i = 0; i < t->n_cmd; i++) {
-        const char *blank = strchr(t->cmd[i].name, ' ');
-        if (blank)
-            buf_printf(b, "%s ", blank + 1);
-    }
+    size_t n = strcspn(first, " ") + 1;
+    for (int i = 0; i < t->n_cmd; i++)
+        if (strncmp(t->cmd[i].name, first, n) == 0)
+            buf_printf(b, "%s ", t->cmd[i].name + n);
     while (b->n && b->p[b->n - 1] == ' ')
         b->n--;
 }
@@ -404,7 +404,7 @@ static void bash_completion(struct buf *b, const struct conf_table *t)
                        "    %.*s)\n        if [ \"$COMP_CWORD\" -eq 2 ]; then\n"
                        "            COMPREPLY=($(compgen -W \"",
                        (int)(blank - t->cmd[i].name), t->cmd[i].name);
-            put_second_words(b, t);
+            put_second_words(b, t, t->cmd[i].name);
             buf_puts(b, "\" -- \"$cur\"))\n            return\n        fi\n"
                         "        cmd=\"$cmd ${COMP_WORDS[2]}\" ;;\n");
         }
@@ -511,7 +511,7 @@ static void zsh_completion(struct buf *b, const struct conf_table *t)
                        "    if [[ $cmd == %.*s ]]; then\n"
                        "        if (( CURRENT == 3 )); then\n            compadd ",
                        (int)(blank - t->cmd[i].name), t->cmd[i].name);
-            put_second_words(b, t);
+            put_second_words(b, t, t->cmd[i].name);
             buf_puts(b, "\n            return\n        fi\n        cmd=\"$cmd $words[3]\"\n"
                         "        shift words\n        (( CURRENT-- ))\n    fi\n");
         }
@@ -576,7 +576,7 @@ static void fish_completion(struct buf *b, const struct conf_table *t)
                            c->name);
                 buf_printf(b, "complete -c %s -f -n '__fish_seen_subcommand_from %.*s' -a '",
                            t->program, n, c->name);
-                put_second_words(b, t);
+                put_second_words(b, t, t->cmd[i].name);
                 buf_puts(b, "'\n");
             }
         } else {

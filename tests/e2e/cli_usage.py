@@ -107,6 +107,7 @@ class Completion(Case):
     def test_bash(self):
         self.assertEqual(self.bash("gloss", "inf"), ["infer", "info"])
         self.assertEqual(self.bash("gloss", "harmony", ""), ["render", "parse"])
+        self.assertNotIn("render", self.bash("gloss", "mlperf", ""))
         self.assertEqual(self.bash("gloss", "infer", "-r", ""), ["low", "medium", "high"])
         self.assertEqual(self.bash("gloss", "harmony", "parse", "--mode", "str"), ["strict"])
         self.assertEqual(self.bash("gloss", "completion", ""), ["bash", "zsh", "fish"])
