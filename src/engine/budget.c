@@ -45,6 +45,7 @@ status budget_feed(struct budget *b, int32_t id)
     struct harmony_message m;
     struct str text;
     status st = harmony_feed(b->parser, id, &d, NULL);
+    b->i_forced += b->i_forced < b->n_forced;
     if (st < 0 || b->i_forced < b->n_forced)
         return st;
     if (!harmony_current(b->parser, &m, &text) || m.channel.n != 8 ||
@@ -60,7 +61,7 @@ bool budget_spent(const struct budget *b)
     return b->n_forced > 0 && b->i_forced == 0;
 }
 
-int32_t budget_next(struct budget *b)
+int32_t budget_next(const struct budget *b)
 {
-    return b->i_forced < b->n_forced ? b->forced[b->i_forced++] : -1;
+    return b->i_forced < b->n_forced ? b->forced[b->i_forced] : -1;
 }

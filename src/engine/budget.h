@@ -21,11 +21,12 @@ MUST_USE status budget_open(struct budget *b, const struct vocab *v, int max_tok
                             struct err *e);
 void budget_close(struct budget *b);
 
-/* Tells the budget which token the stream got. Fails only for lack of memory. */
+/* Tells the budget which token the stream got: the dictated one while it dictates. Fails only for
+ * lack of memory. */
 MUST_USE status budget_feed(struct budget *b, int32_t id);
 /* The bound was reached with the last token: dictation begins. */
 bool budget_spent(const struct budget *b);
 /* The token that must come next, or -1 when the model decides. */
-int32_t budget_next(struct budget *b);
+int32_t budget_next(const struct budget *b);
 
 #endif

@@ -271,7 +271,7 @@ static void fill_top(const struct engine *g, const struct seq *s, const float *l
 }
 
 /* What the turn allows next, as a mask; or the one token that it leaves, else -1. */
-static int32_t held_to(struct engine *g, struct seq *s, struct sample_mask *m)
+static int32_t held_to(struct seq *s, struct sample_mask *m)
 {
     bool all;
     *m = (struct sample_mask){.also = -1};
@@ -283,9 +283,10 @@ static int32_t held_to(struct engine *g, struct seq *s, struct sample_mask *m)
     int32_t end, only = turn_forced(s->turn);
     if (only >= 0)
         return only;
-    m->bits = s->mask_ready ? s->mask_bits : g->mask_bits;
     if (!s->mask_ready)
-        turn_mask(s->turn, g->mask_bits, &end);
+        turn_mask(s->turn, s->mask_bits, &end);
+    s->mask_ready = true;
+    m->bits = s->mask_bits;
     return -1;
 }
 
@@ -296,7 +297,7 @@ static void begin_masks(struct engine *g, const struct batch *b)
     for (int i = 0; i < b->n_seq; i++) {
         struct seq *s = g->of_seq[i].seq;
         bool last = s->n_done + b->seq[i].n_row == s->n_ids;
-        if (last && s->mask_bits && !s->off_turn && !s->mask_ready && turn_in_grammar(s->turn))
+        if (last && s->turn && !s->off_turn && !s->mask_ready && turn_in_grammar(s->turn))
             g->ahead.job[n++] = s;
     }
     ahead_begin(&g->ahead, n);
@@ -316,47 +317,71 @@ static bool turn_follow(const struct engine *g, struct seq *s, int32_t id)
     return !s->off_turn || g->script;
 }
 
-/* The next token: dictated, scripted or sampled. False: the script has ended. */
-static bool choose(struct engine *g, struct seq *s, const float *logits, struct slot *slot,
-                   float *top_logprob)
+/* The one token that s can have next, dictated by its budget or left by its turn; else -1, and the
+ * rules to choose by. They are not made from logits, and making them again gives the same. */
+static int32_t rules_of(struct seq *s, struct sample_rules *rules)
 {
     const struct request *r = s->request;
     int i = s->n_ids - s->n_prompt;
+    *rules = (struct sample_rules){.seen = s->seen.table ? &s->seen : NULL,
+                                   .forbidden = r->forbidden,
+                                   .n_forbidden = i < r->par.min_tok ? r->n_forbidden : 0,
+                                   .mask.also = -1,
+                                   .pos = (uint64_t)i};
     int32_t id = budget_next(&s->budget);
+    return id >= 0 ? id : held_to(s, &rules->mask);
+}
+
+static bool wants_logprob(const struct request *r)
+{
+    return !r->par.no_logprob || r->par.n_top > 0;
+}
+
+/* The next token: dictated, scripted or sampled, here or by the backend (`picked`, else NULL).
+ * False: the script has ended. */
+static bool choose(struct engine *g, struct seq *s, const float *logits, const struct pick *picked,
+                   struct slot *slot, float *top_logprob)
+{
+    slot->logprob = NAN;
     if (g->script) {
-        if (id < 0 && s->i_line == s->line->n)
+        slot->token = budget_next(&s->budget);
+        if (slot->token < 0 && s->i_line == s->line->n)
             return false;
-        slot->token = id < 0 ? s->line->tok[s->i_line++] : id;
-        slot->logprob = NAN;
+        if (slot->token < 0)
+            slot->token = s->line->tok[s->i_line++];
         return true;
     }
-    bool wants_lse = !r->par.no_logprob || r->par.n_top > 0;
+    bool with_logprob = wants_logprob(s->request);
+    if (picked) {
+        slot->token = picked->token;
+        if (with_logprob)
+            slot->logprob = picked->logprob;
+        return true;
+    }
     double lse = 0;
-    struct sample_rules rules = {.seen = s->seen.table ? &s->seen : NULL,
-                                 .forbidden = r->forbidden,
-                                 .n_forbidden = i < r->par.min_tok ? r->n_forbidden : 0,
-                                 .pos = (uint64_t)i};
+    struct sample_rules rules;
+    int32_t id = rules_of(s, &rules);
     if (id < 0)
-        id = held_to(g, s, &rules.mask);
-    if (id < 0)
-        id = sample_token(logits, &s->sample, &rules, wants_lse ? &lse : NULL, &g->scratch);
-    else if (wants_lse)
+        id = sample_token(logits, &s->sample, &rules, with_logprob ? &lse : NULL, &g->scratch);
+    else if (with_logprob)
         lse = sample_lse(logits, g->spec->n_vocab);
     slot->token = id;
-    slot->logprob = wants_lse ? (float)((double)logits[id] - lse) : NAN;
+    if (with_logprob)
+        slot->logprob = (float)((double)logits[id] - lse);
     fill_top(g, s, logits, lse, top_logprob);
     return true;
 }
 
-/* One more token for s; logits are the row of its last position. */
-static void take_token(struct engine *g, struct seq *s, const float *logits)
+/* One more token for s: picked, or to be chosen from logits, the row of its last position. */
+static void take_token(struct engine *g, struct seq *s, const float *logits,
+                       const struct pick *picked)
 {
     const struct request *r = s->request;
     struct slot slot = {.t_ns = clock_ns()};
     float top_logprob[REQUEST_MAX_TOP];
     struct stop_found f;
     struct err e;
-    if (!choose(g, s, logits, &slot, top_logprob)) {
+    if (!choose(g, s, logits, picked, &slot, top_logprob)) {
         end_seq(g, s, FINISH_STOP, -1, NULL);
         return;
     }
@@ -455,12 +480,20 @@ static void give_birth(struct engine *g, struct seq *first, const float *logits)
         struct page_pair pair[] = {{c.full_from, c.full_to, false}, {c.win_from, c.win_to, true}};
         if (c.full_from >= 0)
             g->backend->kv_copy(g->backend, pair, 2);
-        take_token(g, s, logits);
+        take_token(g, s, logits, NULL);
     }
 }
 
-/* After a step: logits are those of the rows planned for p. */
-static void take_step(struct engine *g, const struct planned *p, int n_row, const float *logits)
+/* The choices that wait for the first one's logits. */
+static bool is_pregnant(const struct seq *s)
+{
+    return s->index == 0 && s->request->par.n > 1 && s->n_ids == s->n_prompt;
+}
+
+/* After a step: logits are those of the rows planned for p; of a step that was deferred, picks are
+ * theirs instead. */
+static void take_step(struct engine *g, const struct planned *p, int n_row, const float *logits,
+                      const struct pick *pick)
 {
     struct seq *s = p->seq;
     struct request *r = s->request;
@@ -480,9 +513,9 @@ static void take_step(struct engine *g, const struct planned *p, int n_row, cons
         return;
     const float *last =
         logits ? logits + (size_t)(p->n_logit - 1) * (size_t)g->spec->n_vocab : NULL;
-    if (s->index == 0 && r->par.n > 1)
+    if (is_pregnant(s))
         give_birth(g, s, last);
-    take_token(g, s, last);
+    take_token(g, s, last, last ? NULL : pick);
 }
 
 /* The sequence ends, and the choices that waited for it. Others of its request go on. */
@@ -517,34 +550,85 @@ static void step_each(struct engine *g, const struct batch *b)
         if (g->backend->step(g->backend, &alone, &out, &e) < 0)
             fail(g, p->seq, &e);
         else
-            take_step(g, p, one.n_row, out.logits);
+            take_step(g, p, one.n_row, out.logits, NULL);
     }
 }
 
-static void step(struct engine *g, const struct batch *b)
+/* How the backend is to choose the next token of s. */
+static void describe(struct seq *s, struct pick *p)
+{
+    struct sample_rules rules;
+    int32_t only = rules_of(s, &rules);
+    bool with_logprob = wants_logprob(s->request);
+    if (only >= 0) {
+        *p = (struct pick){.kind = with_logprob ? PICK_LOGPROB : PICK_NONE, .token = only};
+        return;
+    }
+    sample_describe(&s->sample, &rules, p);
+    p->kind = PICK_TOKEN;
+    p->wants_logprob = with_logprob;
+}
+
+/* What becomes of the logits of a deferred step: rows that are handed out, or that more than one
+ * token is made from, come to the host. */
+static void plan_picks(struct engine *g, const struct batch *b)
+{
+    struct pick *at = g->pick;
+    for (int i = 0; i < b->n_seq; i++) {
+        const struct planned *p = &g->of_seq[i];
+        struct seq *s = p->seq;
+        const struct request *r = s->request;
+        bool next = s->n_done + b->seq[i].n_row == s->n_ids && r->want == ROWS_NONE;
+        for (int k = 0; k < p->n_logit; k++)
+            at[k] = (struct pick){.kind = PICK_LOGITS};
+        if (next && !wants_all(s) && r->par.n_top == 0 && !is_pregnant(s))
+            describe(s, at);
+        at += p->n_logit;
+    }
+}
+
+/* The step itself. Where the backend picks, it computes while masks and rules are made. */
+static status compute(struct engine *g, struct batch *b, struct step_out *out, struct err *e)
+{
+    b->defer = g->backend->pick != NULL;
+    begin_masks(g, b);
+    uint64_t start = clock_ns();
+    status st = g->backend->step(g->backend, b, out, e);
+    uint64_t ns = clock_ns() - start;
+    ahead_finish(&g->ahead);
+    if (st == OK && b->defer) {
+        plan_picks(g, b);
+        st = g->backend->pick(g->backend, g->pick, b->n_logit, e);
+        ns = clock_ns() - start;
+    }
+    g->count.step_ns += ns;
+    g->count.n_step++;
+    g->count.n_row += (uint64_t)b->n_row;
+    return st;
+}
+
+static void step(struct engine *g, struct batch *b)
 {
     struct step_out out;
     struct err e = {0};
-    begin_masks(g, b);
-    uint64_t start = clock_ns();
-    status st = g->backend->step(g->backend, b, &out, &e);
-    g->count.step_ns += clock_ns() - start;
-    ahead_finish(&g->ahead);
-    g->count.n_step++;
-    g->count.n_row += (uint64_t)b->n_row;
+    status st = compute(g, b, &out, &e);
     if (st == E_NUMERIC && b->n_seq > 1) {
         step_each(g, b);
         return;
     }
-    const float *logits = st < 0 ? NULL : out.logits;
-    for (int i = 0; i < b->n_seq; i++) {
+    for (int i = 0, i_logit = 0; i < b->n_seq; i++) {
         const struct planned p = g->of_seq[i];
+        const struct pick *pick = b->defer && p.n_logit > 0 ? g->pick + i_logit : NULL;
+        const float *logits = NULL;
+        if (st == OK && pick)
+            logits = pick->logits;
+        else if (st == OK && out.logits)
+            logits = out.logits + (size_t)i_logit * (size_t)g->spec->n_vocab;
+        i_logit += p.n_logit;
         if (st < 0)
             fail(g, p.seq, &e);
         else
-            take_step(g, &p, b->seq[i].n_row, logits);
-        if (logits)
-            logits += (size_t)p.n_logit * (size_t)g->spec->n_vocab;
+            take_step(g, &p, b->seq[i].n_row, logits, pick);
     }
 }
 
@@ -709,12 +793,12 @@ static status open_parts(struct engine *g, const struct engine_opts *o, struct e
     TRY(sample_scratch_open(&g->scratch, g->spec->n_vocab));
     TRY(ahead_open(&g->ahead, o->max_requests, e));
     g->top = mem_array(REQUEST_MAX_TOP, sizeof *g->top);
-    g->mask_bits = mem_array(((size_t)g->spec->n_vocab + 31) / 32, sizeof *g->mask_bits);
     g->tok = mem_array((size_t)g->max_rows, sizeof *g->tok);
     g->logit_row = mem_array((size_t)g->max_logit_rows, sizeof *g->logit_row);
     g->seq = mem_array((size_t)o->max_requests, sizeof *g->seq);
     g->of_seq = mem_array((size_t)o->max_requests, sizeof *g->of_seq);
-    if (!g->top || !g->mask_bits || !g->tok || !g->logit_row || !g->seq || !g->of_seq)
+    g->pick = mem_array((size_t)g->max_logit_rows, sizeof *g->pick);
+    if (!g->top || !g->tok || !g->logit_row || !g->seq || !g->of_seq || !g->pick)
         TRY(E_NOMEM);
     publish_stats(g);
     int rc = pthread_create(&g->thread, NULL, engine_main, g);
@@ -772,11 +856,11 @@ void engine_close(struct engine *g)
     sample_scratch_close(&g->scratch);
     ahead_close(&g->ahead);
     mem_free(g->top);
-    mem_free(g->mask_bits);
     mem_free(g->tok);
     mem_free(g->logit_row);
     mem_free(g->seq);
     mem_free(g->of_seq);
+    mem_free(g->pick);
     if (g->fd >= 0)
         close(g->fd);
     pthread_mutex_destroy(&g->lock);

@@ -115,6 +115,21 @@ static status list_forbidden(struct request *r)
     return OK;
 }
 
+/* Biases of one token become their sum: a backend adds them in no order. */
+static void join_biases(struct request *r)
+{
+    int n = 0;
+    for (int i = 0; i < r->par.sample.n_bias; i++) {
+        int at = 0;
+        while (at < n && r->bias_id[at] != r->bias_id[i])
+            at++;
+        r->bias[at] = (at < n ? r->bias[at] : 0) + r->bias[i];
+        r->bias_id[at] = r->bias_id[i];
+        n += at == n;
+    }
+    r->par.sample.n_bias = n;
+}
+
 static void seq_close(struct seq *s)
 {
     kv_seq_close(&s->kv);
@@ -140,7 +155,7 @@ static status turn_open(struct request *r, struct seq *s, struct err *e)
         TRY(constrain_turn(g->constrain, &r->par.hold, s->ids, (size_t)s->n_prompt, &s->turn, e));
     else if (r->seq[0].turn && turn_clone(r->seq[0].turn, &s->turn) < 0)
         TRY(no_memory(e));
-    if (!s->turn || !turn_has_grammar(s->turn))
+    if (!s->turn)
         return OK;
     s->mask_bits = mem_array(((size_t)g->spec->n_vocab + 31) / 32, sizeof *s->mask_bits);
     if (!s->mask_bits)
@@ -254,6 +269,7 @@ static status create(struct engine *g, const int32_t *ids, size_t n,
     r->seq = seq;
     if (!r->bias_id || !r->bias || !r->stop_id || !seq || list_forbidden(r) < 0)
         TRY(no_memory(e));
+    join_biases(r);
     for (int i = 0; i < r->par.n; i++)
         TRY(seq_open(r, i, ids, (int)n, e));
     /* The caller's arrays may go now. */

@@ -66,7 +66,7 @@ struct seq {
     struct sample_params sample;
     struct sample_seen seen;
     struct turn *turn;   /* what its tokens are held to; NULL: nothing */
-    uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of a turn with grammars */
+    uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of a turn */
     bool mask_ready;     /* mask_bits are those of the next token */
     bool off_turn;       /* the script wrote what the turn forbids: it only was watched */
 
@@ -147,8 +147,7 @@ struct engine {
     struct sched sched;
     struct sample_scratch scratch;
     struct ahead ahead;
-    int32_t *top;        /* [REQUEST_MAX_TOP] */
-    uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of the choice being made */
+    int32_t *top; /* [REQUEST_MAX_TOP] */
 
     /* the batch under construction */
     int32_t *tok, *logit_row; /* [max_rows], [max_logit_rows] */
@@ -157,7 +156,8 @@ struct engine {
         struct seq *seq;
         int n_logit; /* its logit rows, the first for position pos_logit */
         int pos_logit;
-    } * of_seq; /* [max_running] */
+    } * of_seq;        /* [max_running] */
+    struct pick *pick; /* [max_logit_rows] of a step that was deferred */
     uint64_t i_step;
     uint64_t next_deadline;    /* earliest; 0: none */
     struct engine_stats count; /* the engine thread's counters */

@@ -81,7 +81,7 @@ void sample_seen_add(struct sample_seen *s, int32_t id, bool generated)
     if (s->table[at] < 0) {
         ASSERT(s->n < s->max);
         s->table[at] = s->n;
-        s->list[s->n++] = (struct sample_count){.id = id};
+        s->list[s->n++] = (struct token_count){.id = id};
     }
     s->list[s->table[at]].n_out += generated;
 }
@@ -210,23 +210,23 @@ static float floor_of_top(struct sample_scratch *s, int k)
     return threshold(s->pass, s->hist, s->cand_p, n, false, k, s->row, &unused);
 }
 
-static bool mask_allows(const struct sample_mask *m, int32_t id)
+static bool mask_allows(const struct pick *p, int32_t id)
 {
-    return !m->bits || id == m->also || (m->bits[id / 32] >> (id % 32) & 1);
+    return !p->mask || id == p->also || (p->mask[id / 32] >> (id % 32) & 1);
 }
 
 /* Gives x[n], the elements of ids from..from + n - 1, the value v where the mask forbids; `from` is
  * a multiple of 32. False: there was none. */
-static bool mask_block(const struct sample_pass *pass, const struct sample_mask *m, int from, int n,
+static bool mask_block(const struct sample_pass *pass, const struct pick *p, int from, int n,
                        float v, float *x)
 {
     bool any = false;
     for (int i = 0; i < n; i += 32) {
-        uint32_t w = m->bits[(from + i) / 32];
+        uint32_t w = p->mask[(from + i) / 32];
         if (w == UINT32_MAX)
             continue;
-        if (m->also >= from + i && m->also - (from + i) < 32)
-            w |= (uint32_t)1 << (m->also - (from + i));
+        if (p->also >= from + i && p->also - (from + i) < 32)
+            w |= (uint32_t)1 << (p->also - (from + i));
         pass->mask(w, min_int(32, n - i), v, x + i);
         any = true;
     }
@@ -235,12 +235,12 @@ static bool mask_block(const struct sample_pass *pass, const struct sample_mask 
 
 /* Penalties, bias, forbidden tokens and mask, into a copy of the row: whatever makes a token
  * impossible sets its logit to -Inf. */
-static const float *apply_rules(const float *logits, const struct sample_params *p,
-                                const struct sample_rules *r, bool forbid, struct sample_scratch *s)
+static const float *apply_rules(const float *logits, const struct pick *p, bool forbid,
+                                struct sample_scratch *s)
 {
     memcpy(s->row, logits, (size_t)s->n_vocab * sizeof *s->row);
-    for (int i = 0; r->seen && i < r->seen->n; i++) {
-        const struct sample_count *c = &r->seen->list[i];
+    for (int i = 0; i < p->n_seen; i++) {
+        const struct token_count *c = &p->seen[i];
         float *x = &s->row[c->id];
         if (p->repetition > 0 && p->repetition != 1)
             *x = *x > 0 ? *x / p->repetition : *x * p->repetition;
@@ -248,10 +248,10 @@ static const float *apply_rules(const float *logits, const struct sample_params 
     }
     for (int i = 0; i < p->n_bias; i++)
         s->row[p->bias_id[i]] += p->bias[i];
-    for (int i = 0; forbid && i < r->n_forbidden; i++)
-        s->row[r->forbidden[i]] = -INFINITY;
-    if (r->mask.bits)
-        (void)mask_block(s->pass, &r->mask, 0, s->n_vocab, -INFINITY, s->row);
+    for (int i = 0; forbid && i < p->n_forbidden; i++)
+        s->row[p->forbidden[i]] = -INFINITY;
+    if (p->mask)
+        (void)mask_block(s->pass, p, 0, s->n_vocab, -INFINITY, s->row);
     return s->row;
 }
 
@@ -278,27 +278,56 @@ static int32_t draw(const struct sample_scratch *s, const float *x, int n, doubl
     return last;
 }
 
+void sample_describe(const struct sample_params *p, const struct sample_rules *r, struct pick *out)
+{
+    *out = (struct pick){.temperature = p->temperature,
+                         .top_p = p->top_p,
+                         .min_p = p->min_p,
+                         .top_k = p->top_k,
+                         .presence = p->presence,
+                         .frequency = p->frequency,
+                         .repetition = p->repetition,
+                         .seen = r->seen ? r->seen->list : NULL,
+                         .n_seen = r->seen ? r->seen->n : 0,
+                         .bias_id = p->bias_id,
+                         .bias = p->bias,
+                         .n_bias = p->n_bias,
+                         .forbidden = r->forbidden,
+                         .n_forbidden = r->n_forbidden,
+                         .mask = r->mask.bits,
+                         .also = r->mask.also};
+    if (p->temperature > 0)
+        out->u = rng_uniform(p->seed, p->stream, r->pos);
+}
+
 int32_t sample_token(const float *logits, const struct sample_params *p,
                      const struct sample_rules *r, double *lse, struct sample_scratch *s)
 {
+    struct pick pick;
+    sample_describe(p, r, &pick);
+    return sample_pick(logits, &pick, lse, s);
+}
+
+int32_t sample_pick(const float *logits, const struct pick *p, double *lse,
+                    struct sample_scratch *s)
+{
     int n = s->n_vocab;
     const float *raw = logits;
-    const struct sample_mask *mask = r->mask.bits ? &r->mask : NULL;
-    bool rules = (r->seen && r->seen->n) || p->n_bias || r->n_forbidden;
+    bool mask = p->mask != NULL, rules = p->n_seen || p->n_bias || p->n_forbidden;
     const struct sample_pass *pass = s->pass;
     float max = 0;
     int32_t top = rules && !lse ? 0 : pass->argmax(raw, n, &max);
     float raw_max = max;
-    if (!rules && mask && !mask_allows(mask, top))
+    if (!rules && mask && !mask_allows(p, top))
         rules = true; /* the largest of those allowed is to be found */
     if (rules) {
-        logits = apply_rules(raw, p, r, true, s);
+        logits = apply_rules(raw, p, true, s);
         top = pass->argmax(logits, n, &max);
         if (max == -INFINITY) {
-            logits = apply_rules(raw, p, r, false, s);
+            logits = apply_rules(raw, p, false, s);
             top = pass->argmax(logits, n, &max);
         }
-        mask = NULL; /* applied */
+        mask = false; /* applied */
     }
     bool same = !rules && p->temperature == 1; /* the sum below is that of the model itself */
     if (lse && !same)
@@ -310,16 +339,15 @@ int32_t sample_token(const float *logits, const struct sample_params *p,
         int m = min_int(PASS_BLOCK, n - i);
         double in = pass->exp(logits + i, m, max, 1 / p->temperature, s->p + i);
         whole += in;
-        if (mask && mask_block(pass, mask, i, m, 0, s->p + i))
+        if (mask && mask_block(pass, p, i, m, 0, s->p + i))
             in = pass->sum(s->p + i, m);
         sum += s->block[i / PASS_BLOCK] = in;
     }
     if (lse && same)
         *lse = (double)max + log(whole);
-    double u = rng_uniform(p->seed, p->stream, r->pos);
     bool by_mass = p->top_p > 0 && p->top_p<1, by_n = p->top_k> 0 && p->top_k < n;
     if (!by_mass && !by_n && p->min_p <= 0) {
-        int32_t id = draw(s, s->p, n, u * sum);
+        int32_t id = draw(s, s->p, n, p->u * sum);
         return id < 0 ? top : id;
     }
     /* Elements below (1 - top_p) of the average sum to less than 1 - top_p of the mass: the others
@@ -328,8 +356,9 @@ int32_t sample_token(const float *logits, const struct sample_params *p,
                     : by_mass ? (float)((1 - (double)p->top_p) * sum / n)
                               : p->min_p;
     int m = pass->collect(s->p, n, floor_p, s->cand_p, s->cand);
-    if (by_n && m > p->top_k) {
-        cut(s, m, false, p->top_k);
+    if (by_n) {
+        if (m > p->top_k)
+            cut(s, m, false, p->top_k);
         sum = 0;
         for (int i = 0; i < m; i++)
             sum += (double)s->cand_p[i];
@@ -343,6 +372,6 @@ int32_t sample_token(const float *logits, const struct sample_params *p,
             s->cand_p[j] = s->cand_p[j] >= p->min_p ? s->cand_p[j] : 0;
         mass += s->block[i / PASS_BLOCK] = pass->sum(s->cand_p + i, in);
     }
-    int32_t i = draw(s, s->cand_p, m, u * mass);
+    int32_t i = draw(s, s->cand_p, m, p->u * mass);
     return i < 0 ? top : s->cand[i];
 }

@@ -11,9 +11,7 @@
 
 #include "base/err.h"
 #include "engine/pass.h"
-
-#include <stdbool.h>
-#include <stdint.h>
+#include "model/backend.h"
 
 struct sample_params {
     float temperature; /* 0: greedy */
@@ -31,10 +29,8 @@ struct sample_params {
 /* Which tokens a sequence holds and how often it generated them: for the penalties. A hash table
  * of the distinct ids, sized at the start. */
 struct sample_seen {
-    struct sample_count {
-        int32_t id, n_out;
-    } * list;       /* [n] distinct ids in order of appearance */
-    int32_t *table; /* [cap] index into list, or -1 */
+    struct token_count *list; /* [n] distinct ids in order of appearance */
+    int32_t *table;           /* [cap] index into list, or -1 */
     int n, cap, max;
 };
 MUST_USE status sample_seen_open(struct sample_seen *s, int max_distinct);
@@ -70,7 +66,7 @@ int32_t sample_argmax(const float *logits, int n_vocab);
 void sample_top(const float *logits, int n_vocab, int n, int32_t *id);
 
 /* What a choice is made from beside the logits and the parameters. All of it is known before the
- * logits are: a backend that samples where it computes can be handed it with the batch. */
+ * logits are. */
 struct sample_rules {
     const struct sample_seen *seen; /* NULL: no penalties */
     const int32_t *forbidden;       /* [n_forbidden] can't be chosen */
@@ -83,5 +79,13 @@ struct sample_rules {
  * (may be NULL) is the untouched logits'. */
 int32_t sample_token(const float *logits, const struct sample_params *p,
                      const struct sample_rules *rules, double *lse, struct sample_scratch *s);
+
+/* The same choice as a backend is asked for it (model/backend.h): all but kind and wants_logprob.
+ * It points at what parameters and rules point at. */
+void sample_describe(const struct sample_params *p, const struct sample_rules *rules,
+                     struct pick *pick);
+/* What a backend's pick does, here: sample_token is these two. */
+int32_t sample_pick(const float *logits, const struct pick *pick, double *lse,
+                    struct sample_scratch *s);
 
 #endif

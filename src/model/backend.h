@@ -51,6 +51,8 @@ struct batch {
     int n_logit;
     const int32_t *logit_row; /* [n_logit] ascending rows whose logits are wanted */
     bool best_only; /* step_out.best will do: a backend that fills it may leave logits out */
+    /* A backend with `pick` begins to compute and returns; `pick` comes before its next call. */
+    bool defer;
 };
 
 /* Whether a batch keeps what is promised above: E_BUG, or E_INPUT for a token out of range. */
@@ -58,12 +60,51 @@ MUST_USE status batch_check(const struct batch *, const struct spec *, const str
                             struct err *);
 
 struct step_out {
-    /* [n_logit, n_vocab], the backend's memory, valid until the next step; NULL from the scripted
-     * backend (engine/scripted.h), which leaves the tokens to a script. */
+    /* [n_logit, n_vocab], the backend's memory, valid until the next step; NULL of a step that was
+     * deferred, and from the scripted backend (engine/scripted.h), which leaves the tokens to a
+     * script. */
     float *logits;
     /* [n_logit] the id of each row's largest logit, the lowest id among equals; NULL from a backend
      * that leaves the search to the engine. */
     const int32_t *best;
+};
+
+/* What is to become of a row of logits where the backend computed it: the row of a deferred step,
+ * so that 4 bytes leave the device instead of the whole row. The order of the rules is sample.h's:
+ * penalties, bias, forbidden tokens, mask; temperature, top-k, top-p, min-p. */
+enum pick_kind {
+    PICK_NONE,   /* nothing: it is not needed after all */
+    PICK_LOGITS, /* the row itself, into the host's memory */
+    PICK_TOKEN,  /* a token, chosen by the rules */
+    PICK_LOGPROB /* `token` is known; only its log-probability is wanted */
+};
+
+/* A token that a sequence holds, and how often it generated it. */
+struct token_count {
+    int32_t id, n_out;
+};
+
+struct pick {
+    enum pick_kind kind;
+    bool wants_logprob; /* PICK_TOKEN's */
+    float temperature;  /* 0: the largest logit, the lowest id among equals */
+    float top_p, min_p; /* 0 (top_p: or 1): off */
+    int top_k;          /* 0: off */
+    double u;           /* uniform in [0, 1): decides among what the filters leave */
+    float presence, frequency, repetition;
+    const struct token_count *seen; /* [n_seen] what the penalties are for: distinct ids */
+    int n_seen;
+    const int32_t *bias_id; /* [n_bias] distinct */
+    const float *bias;      /* [n_bias] added */
+    int n_bias;
+    const int32_t *forbidden; /* [n_forbidden] unless that leaves nothing */
+    int n_forbidden;
+    const uint32_t *mask; /* [(n_vocab + 31) / 32] what is allowed; NULL: everything */
+    int32_t also;         /* allowed beside the mask's; -1: no other */
+    /* results; of PICK_LOGPROB an input */
+    int32_t token;
+    float logprob;       /* log-softmax of the untouched logits */
+    const float *logits; /* PICK_LOGITS: [n_vocab], until the next step; behind the row before */
 };
 
 /* A page of one pool and the page of that pool that becomes its copy. */
@@ -87,6 +128,11 @@ struct backend {
     /* E_NUMERIC when a wanted logit is NaN. Deterministic: a row's logits do not depend on the
      * other rows of the batch nor on how a sequence was cut into steps. */
     status (*step)(struct backend *, const struct batch *, struct step_out *, struct err *);
+    /* Ends a deferred step: pick [n] says what becomes of its n = n_logit rows. May be called again
+     * for other picks from the same rows. What went wrong in the step is reported here, E_NUMERIC
+     * too. Deterministic: a row's token does not depend on the other rows. NULL: the backend has
+     * none, and its steps are not deferred. */
+    status (*pick)(struct backend *, struct pick *, int n, struct err *);
 };
 
 /* The CPU backend (src/cpu). */
@@ -97,7 +143,7 @@ MUST_USE status backend_cpu_open(const struct weights *, const struct backend_op
  * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
 MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
                                   struct backend **, struct err *);
-#define BACKEND_CUDA_ABI GLOSS_VERSION "-2"
+#define BACKEND_CUDA_ABI GLOSS_VERSION "-3"
 
 /* Instruction sets compiled in, "c avx2 avx512", and the strongest that runs here ("none" when
  * GLOSS_CPU asks for one that doesn't). */

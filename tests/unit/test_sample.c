@@ -222,6 +222,27 @@ static void test_large_vocabulary(void **state)
     sample_scratch_close(&s);
 }
 
+/* Top-p counts from what top-k left, also where the search for the k likeliest found no others:
+ * here each of the three stands alone among its neighbours. */
+static void test_top_p_of_top_k(void **state)
+{
+    (void)state;
+    enum { N = 3000, TRIES = 400 };
+    static float row[N];
+    struct sample_scratch s;
+    assert_int_equal(sample_scratch_open(&s, N), OK);
+    row[100] = row[1000] = row[2000] = 7; /* together a little more than half of the mass */
+    struct sample_params p = {.temperature = 1, .top_k = 3, .top_p = 0.6f, .seed = 8};
+    int count[3] = {0};
+    for (int i = 0; i < TRIES; i++) {
+        int id = sample_token(row, &p, &(struct sample_rules){.pos = (uint64_t)i}, NULL, &s);
+        count[id / 1000]++;
+    }
+    assert_true(count[0] > TRIES / 3 && count[1] > TRIES / 3);
+    assert_int_equal(count[2], 0);
+    sample_scratch_close(&s);
+}
+
 static void test_rules(void **state)
 {
     (void)state;
@@ -369,11 +390,17 @@ static void test_passes_agree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_temperature), cmocka_unit_test(test_top_k_then_top_p_then_min_p),
-        cmocka_unit_test(test_top_p_alone), cmocka_unit_test(test_greedy_ties_and_seed),
-        cmocka_unit_test(test_lse),         cmocka_unit_test(test_large_vocabulary),
-        cmocka_unit_test(test_rules),       cmocka_unit_test(test_top),
-        cmocka_unit_test(test_mask),        cmocka_unit_test(test_passes_agree),
+        cmocka_unit_test(test_temperature),
+        cmocka_unit_test(test_top_k_then_top_p_then_min_p),
+        cmocka_unit_test(test_top_p_alone),
+        cmocka_unit_test(test_greedy_ties_and_seed),
+        cmocka_unit_test(test_lse),
+        cmocka_unit_test(test_large_vocabulary),
+        cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_top),
+        cmocka_unit_test(test_mask),
+        cmocka_unit_test(test_passes_agree),
+        cmocka_unit_test(test_top_p_of_top_k),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
