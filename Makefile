@@ -45,9 +45,9 @@ PROGRAMS := cli serve remote eval bench mlperf
 LIB_SRC  := $(filter-out src/cpu/kern_%.c src/engine/pass_%.c,$(wildcard src/base/*.c src/text/*.c src/model/*.c \
               src/ref/*.c src/cpu/*.c src/cuda/*.c src/engine/*.c src/*.c)) \
             src/cpu/kern_c.c $(KERN_$(ARCH):%=src/cpu/%.c) src/engine/$(PASS).c
-LIB_ASM  := $(filter-out src/serve/%,$(wildcard src/*/*.S))
+LIB_ASM  := $(filter-out src/serve/% src/mlperf/%,$(wildcard src/*/*.S))
 CLI_SRC  := $(wildcard $(PROGRAMS:%=src/%/*.c))
-CLI_ASM  := src/serve/openapi_data.S
+CLI_ASM  := src/serve/openapi_data.S src/mlperf/profiles_data.S
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o) $(LIB_ASM:%.S=$(BUILD)/%.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o) $(CLI_ASM:%.S=$(BUILD)/%.o)
 

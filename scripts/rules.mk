@@ -22,6 +22,7 @@ $(BUILD)/%.o: %.S
 # The assembler's .incbin files are not seen by -MMD.
 $(BUILD)/src/model/tiny_data.o: $(wildcard assets/tiny/*)
 $(BUILD)/src/serve/openapi_data.o: src/serve/openapi.json
+$(BUILD)/src/mlperf/profiles_data.o: src/mlperf/profiles.json
 
 # The compiled-in vocabulary: tables computed here by a program of the building machine.
 HOSTCC ?= gcc

@@ -36,6 +36,7 @@ enum cli_cmd {
     CMD_SCORE,
     CMD_SERVE,
     CMD_BENCH,
+    CMD_MLPERF_HARMONIZE,
     CMD_MLPERF_RUN,
     CMD_INFO,
     CMD_SYNTH,
@@ -56,6 +57,7 @@ MUST_USE status cmd_logits(struct conf *, struct err *);
 MUST_USE status cmd_score(struct conf *, struct err *);
 MUST_USE status cmd_serve(struct conf *, struct err *);
 MUST_USE status cmd_bench(struct conf *, struct err *);
+MUST_USE status cmd_mlperf_harmonize(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_run(struct conf *, struct err *);
 MUST_USE status cmd_info(struct conf *, struct err *);
 MUST_USE status cmd_synth(struct conf *, struct err *);

@@ -1,5 +1,5 @@
 /* gloss mlperf: the options of the benchmark's commands, and the engine they run on. */
-#include "base/mem.h"
+#include "base/pool.h"
 #include "cli/cli.h"
 #include "mlperf/mlperf.h"
 
@@ -133,6 +133,32 @@ status cmd_mlperf_run(struct conf *c, struct err *e)
     }
 out:
     gloss_engine_free(g.engine);
+    gloss_model_close(m);
+    rows_fini(&rows);
+    buf_fini(&report);
+    return st;
+}
+
+status cmd_mlperf_harmonize(struct conf *c, struct err *e)
+{
+    struct rows rows = {0};
+    gloss_model *m = NULL;
+    struct buf report;
+    char day[16];
+    status st = OK;
+    buf_init(&report, REPORT_BYTES_MAX);
+    struct mlperf_harmonize o = {.output = conf_str(c, "output-file"),
+                                 .profiles = conf_str(c, "profiles"),
+                                 .dataset = conf_str(c, "dataset"),
+                                 .effort =
+                                     GLOSS_EFFORT_LOW + (int)conf_get(c, "reasoning-effort")->i,
+                                 .n_thread = given_int(c, "num-processes", pool_processors())};
+    TRY(input_date(c, day, &o.date, e));
+    TRY(rows_read(&rows, conf_str(c, "data-file"), (size_t)given_int(c, "max-rows", 0), 0, e));
+    TRY(cli_open_vocab(c, &m, e));
+    TRY(mlperf_harmonize(m, &rows, &o, &report, e));
+    TRY(out_buf(&report, e));
+out:
     gloss_model_close(m);
     rows_fini(&rows);
     buf_fini(&report);

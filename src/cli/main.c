@@ -97,13 +97,21 @@ static int finish(status st, const struct err *e)
 static int run(struct conf *c, struct err *e)
 {
     static status (*const commands[N_CMD])(struct conf *, struct err *) = {
-        [CMD_INFER] = cmd_infer,       [CMD_TOKENIZE] = cmd_tokenize,
-        [CMD_RENDER] = cmd_render,     [CMD_PARSE] = cmd_parse,
-        [CMD_LOGITS] = cmd_logits,     [CMD_SCORE] = cmd_score,
-        [CMD_SERVE] = cmd_serve,       [CMD_BENCH] = cmd_bench,
-        [CMD_INFO] = cmd_info,         [CMD_SYNTH] = cmd_synth,
-        [CMD_QUANTIZE] = cmd_quantize, [CMD_COMPLETION] = cmd_completion,
-        [CMD_HELP] = cmd_help,         [CMD_MLPERF_RUN] = cmd_mlperf_run,
+        [CMD_INFER] = cmd_infer,
+        [CMD_TOKENIZE] = cmd_tokenize,
+        [CMD_RENDER] = cmd_render,
+        [CMD_PARSE] = cmd_parse,
+        [CMD_LOGITS] = cmd_logits,
+        [CMD_SCORE] = cmd_score,
+        [CMD_SERVE] = cmd_serve,
+        [CMD_BENCH] = cmd_bench,
+        [CMD_INFO] = cmd_info,
+        [CMD_SYNTH] = cmd_synth,
+        [CMD_QUANTIZE] = cmd_quantize,
+        [CMD_COMPLETION] = cmd_completion,
+        [CMD_HELP] = cmd_help,
+        [CMD_MLPERF_HARMONIZE] = cmd_mlperf_harmonize,
+        [CMD_MLPERF_RUN] = cmd_mlperf_run,
     };
     return commands[c->cmd](c, e);
 }

@@ -7,7 +7,7 @@
     (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_BENCH) | BIT(CMD_SERVE) |         \
      BIT(CMD_MLPERF_RUN))
 #define OPEN (RUN | BIT(CMD_INFO))
-#define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE))
+#define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE) | BIT(CMD_MLPERF_HARMONIZE))
 #define ANY 0x1p63
 
 static const char g_model[] = "Model";
@@ -116,6 +116,25 @@ static const struct conf_opt options[] = {
      .help = "requests at once"},
     {"grammar", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH),
      .help = "hold the answers to a JSON Schema (decode, engine)"},
+
+    /* mlperf harmonize */
+    {"data-file", NULL, 0, CONF_STR, "FILE", .required = true, .cmds = BIT(CMD_MLPERF_HARMONIZE),
+     .help = "rows with question (or prompt, query) and dataset, as JSON Lines"},
+    {"output-file", NULL, 'o', CONF_STR, "FILE", .required = true,
+     .cmds = BIT(CMD_MLPERF_HARMONIZE), .help = "the rows with their prompts, as JSON Lines"},
+    {"num-processes", NULL, 0, CONF_INT, "N", 1, 256, .cmds = BIT(CMD_MLPERF_HARMONIZE),
+     .help = "threads that render; the output does not depend on it; unset: all processors"},
+    {"max-rows", NULL, 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_MLPERF_HARMONIZE),
+     .help = "the first N rows only"},
+    {"dataset", NULL, 0, CONF_STR, "NAME", .cmds = BIT(CMD_MLPERF_HARMONIZE),
+     .help = "only the rows of this data set"},
+    {"profiles", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_HARMONIZE),
+     .help = "JSON {DATASET: {\"instructions\": TEXT, \"shots\": [[USER, ASSISTANT], ...]}} "
+             "instead of gloss's own"},
+    {"reasoning-effort", NULL, 'r', CONF_CHOICE, "low|medium|high", .def = "high",
+     .cmds = BIT(CMD_MLPERF_HARMONIZE), .help = "how much analysis the model is asked for"},
+    {"date", NULL, 0, CONF_STR, "YYYY-MM-DD|today|none", .def = "2025-09-30",
+     .cmds = BIT(CMD_MLPERF_HARMONIZE), .help = "the current date told to the model"},
 
     /* mlperf run */
     {"input-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN),
@@ -415,6 +434,13 @@ static const struct conf_cmd commands[N_CMD] = {
          "microseconds of a step without the model's arithmetic, which a script replaces.",
          "gloss bench decode -m gpt-oss-20b --parallel 8\n"
          "gloss bench engine --parallel 64 --generate-tokens 1000"},
+    [CMD_MLPERF_HARMONIZE] =
+        {"mlperf harmonize", "", 0, "questions to prompts of token ids",
+         "Adds tok_input, tok_input_len and text_input to every row: a harmony conversation of the "
+         "data set's instructions, its examples and the question, rendered for completion. "
+         "Instructions and examples are data, chosen by the longest profile name that the row's "
+         "dataset begins with; rows without dataset take default.",
+         "gloss mlperf harmonize --data-file questions.jsonl --output-file acc.jsonl"},
     [CMD_MLPERF_RUN] =
         {"mlperf run", "", 0, "MLPerf's gpt-oss-120b benchmark on LoadGen",
          "Runs MLCommons LoadGen against the engine in this process or a server's /generate, and "

@@ -98,12 +98,13 @@ static status put_row(struct buf *b, const gloss_model *m, const struct row *r,
     TRY(rows_parse(r, &root, e));
     buf_putc(b, '{');
     for (void *it = json_first(root); it; it = json_next(root, it)) {
-        const char *key = json_key(it, NULL);
+        size_t n_key;
+        const char *key = json_key(it, &n_key);
         if (is_ours(key, n_pass))
             continue;
         if (b->n > 1)
             buf_putc(b, ',');
-        json_quote(b, key, strlen(key));
+        json_quote(b, key, n_key);
         buf_putc(b, ':');
         json_dump(b, json_val(it));
     }

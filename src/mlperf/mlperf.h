@@ -62,4 +62,20 @@ MUST_USE status mlperf_infer(const gloss_model *, const struct rows *, int n_pas
                              const struct mlperf_gen *, const char *output,
                              const struct mlperf_watch *, struct buf *report, struct err *e);
 
+/* ---- harmonize.c ---- */
+
+struct mlperf_harmonize {
+    const char *output;   /* file to write */
+    const char *profiles; /* file, or NULL: those compiled in */
+    const char *dataset;  /* only rows of this data set, or NULL */
+    const char *date;     /* "YYYY-MM-DD" in the system message, or NULL */
+    int effort;           /* GLOSS_EFFORT_ */
+    int n_thread;
+};
+/* Writes the rows with tok_input, tok_input_len and text_input added; the bytes don't depend on
+ * n_thread. m NULL: the compiled-in vocabulary. */
+MUST_USE status mlperf_harmonize(const gloss_model *m, const struct rows *,
+                                 const struct mlperf_harmonize *, struct buf *report,
+                                 struct err *e);
+
 #endif
