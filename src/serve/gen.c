@@ -620,6 +620,7 @@ static void end(struct gen *g)
     struct pump *p = g->s->pump;
     for (int i = 0; i < g->n_req; i++)
         g->n_cached_tok += g->req[i].n_reused;
+    count(g); /* before the client can know that it is over, and ask for the metrics */
     if (atomic_load(&g->gone)) {
         http_reply(g->x, 499, NULL, NULL);
     } else if (g->failed) {
@@ -633,7 +634,6 @@ static void end(struct gen *g)
     }
     if (g->streaming)
         http_end(g->x);
-    count(g);
     http_watch(g->x, NULL, NULL, NULL);
     forget(p, g);
     pthread_mutex_unlock(&g->lock);

@@ -27,6 +27,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -179,6 +180,111 @@ static void wake(struct exch *x)
     MHD_resume_connection(x->c);
 }
 
+/* The client of x reads no more. With x->lock held, as the next six. */
+static void lose(struct exch *x)
+{
+    if (x->gone)
+        return;
+    x->gone = true;
+    if (x->stream) {
+        buf_clear(&x->out);
+        x->out_at = x->n_framed = 0;
+    }
+    if (x->on_gone)
+        x->on_gone(x->on_arg);
+}
+
+/* Ends the connection under a stream: its client must see that the answer is not whole. */
+static void cut(struct exch *x)
+{
+    shutdown(x->conn->fd, SHUT_RDWR);
+    lose(x);
+    wake(x);
+}
+
+/* `n` bytes of `out` are the kernel's now. */
+static void taken(struct exch *x, size_t n)
+{
+    size_t have = x->out.n - x->out_at;
+    x->out_at += n;
+    x->out_bytes += n;
+    x->stuck_ns = clock_ns();
+    if (n == have) {
+        buf_clear(&x->out);
+        x->out_at = 0;
+        x->stuck_ns = 0;
+    }
+    if (have >= HTTP_HIGH_WATER && have - n < HTTP_HIGH_WATER && x->on_room)
+        x->on_room(x->on_arg);
+}
+
+/* Sends what waits as one chunk; false when the socket is full. Of a chunk that fits in part the
+ * rest stays in `out`, framed. */
+static bool send_chunk(struct exch *x)
+{
+    char head[24];
+    size_t n = x->out.n - x->out_at;
+    size_t n_head = (size_t)snprintf(head, sizeof head, "%zx\r\n", n);
+    struct iovec part[3] = {{head, n_head}, {x->out.p + x->out_at, n}, {(char[]){'\r', '\n'}, 2}};
+    struct msghdr m = {.msg_iov = part, .msg_iovlen = 3};
+    ssize_t sent = sendmsg(x->conn->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent <= 0)
+        return false;
+    if ((size_t)sent == n_head + n + 2) {
+        taken(x, n);
+        return true;
+    }
+    struct buf rest;
+    buf_init(&rest, HTTP_OUT_BYTES);
+    size_t skip = (size_t)sent;
+    for (int i = 0; i < 3; i++) {
+        size_t k = skip < part[i].iov_len ? skip : part[i].iov_len;
+        buf_put(&rest, (char *)part[i].iov_base + k, part[i].iov_len - k);
+        skip -= k;
+    }
+    x->n_framed = rest.n;
+    buf_fini(&x->out);
+    x->out = rest;
+    x->out_at = 0;
+    if (buf_status(&rest) < 0)
+        cut(x);
+    return false;
+}
+
+static bool send_framed(struct exch *x)
+{
+    ssize_t sent = send(x->conn->fd, x->out.p + x->out_at, x->n_framed, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent <= 0)
+        return false;
+    x->n_framed -= (size_t)sent;
+    taken(x, (size_t)sent);
+    return x->n_framed == 0;
+}
+
+/* Sends the stream past the library. What the socket does not take waits for the reaper, who is
+ * told when there is room. */
+static void send_past(struct exch *x)
+{
+    bool room = true;
+    while (room && x->out.n > x->out_at)
+        room = x->n_framed ? send_framed(x) : send_chunk(x);
+    if (!room) {
+        struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLOUT | EPOLLET, .data.ptr = x->conn};
+        epoll_ctl(x->h->ep, EPOLL_CTL_MOD, x->conn->fd, &ev);
+    } else if (x->ended) {
+        wake(x);
+    }
+}
+
+/* Lets the stream's bytes go on their way. */
+static void move(struct exch *x)
+{
+    if (x->asleep && x->queued && x->past && !x->gone)
+        send_past(x);
+    else
+        wake(x);
+}
+
 void http_reply(struct exch *x, int code, const char *type, struct buf *body)
 {
     pthread_mutex_lock(&x->lock);
@@ -224,6 +330,8 @@ bool http_write(struct exch *x, const void *p, size_t n)
             x->stuck_ns = x->wrote_ns;
         buf_put(&x->out, p, n);
         keeps_up = x->out.n - x->out_at < HTTP_HIGH_WATER;
+        if (buf_status(&x->out) < 0)
+            cut(x);
     }
     pthread_mutex_unlock(&x->lock);
     return keeps_up;
@@ -233,7 +341,7 @@ void http_wake(struct exch *x)
 {
     pthread_mutex_lock(&x->lock);
     if (x->queued && x->out.n > x->out_at)
-        wake(x);
+        move(x);
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -241,7 +349,7 @@ void http_end(struct exch *x)
 {
     pthread_mutex_lock(&x->lock);
     x->ended = true;
-    wake(x);
+    move(x);
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -264,16 +372,6 @@ bool http_gone(struct exch *x)
     return gone;
 }
 
-/* The client of x reads no more. With x->lock held. */
-static void lose(struct exch *x)
-{
-    if (x->gone)
-        return;
-    x->gone = true;
-    if (x->on_gone)
-        x->on_gone(x->on_arg);
-}
-
 /* ---- the library's side: answers ---- */
 
 /* Fills `to` with what a stream has; sleeps when it has nothing. */
@@ -287,16 +385,7 @@ static ssize_t take(void *ctx, uint64_t pos, char *to, size_t max)
     if (have) {
         n = (ssize_t)(have < max ? have : max);
         memcpy(to, x->out.p + x->out_at, (size_t)n);
-        x->out_at += (size_t)n;
-        x->out_bytes += (uint64_t)n;
-        x->stuck_ns = clock_ns();
-        if (x->out_at == x->out.n) {
-            buf_clear(&x->out);
-            x->out_at = 0;
-            x->stuck_ns = 0;
-        }
-        if (have >= HTTP_HIGH_WATER && have - (size_t)n < HTTP_HIGH_WATER && x->on_room)
-            x->on_room(x->on_arg);
+        taken(x, (size_t)n);
     } else if (x->ended || x->gone) {
         n = MHD_CONTENT_READER_END_OF_STREAM;
     } else {
@@ -446,11 +535,15 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *mc, const cha
                                  const char *method, const char *version, const char *data,
                                  size_t *n, void **slot)
 {
-    (void)version;
     struct http *h = ctx;
     struct exch *x = *slot;
-    if (!x)
-        return begin(h, mc, method, url, slot);
+    if (!x) {
+        enum MHD_Result ok = begin(h, mc, method, url, slot);
+        x = *slot;
+        if (x)
+            x->past = !h->o.cert && strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
+        return ok;
+    }
     if (*n)
         return more(h, x, data, n);
     if (x->queued)
@@ -596,6 +689,16 @@ static void peer_left(struct conn *c)
         kill_conn(c);
 }
 
+static void has_room(struct conn *c)
+{
+    if (c->closed || !c->x)
+        return;
+    pthread_mutex_lock(&c->x->lock);
+    if (c->x->stream && (c->x->out.n > c->x->out_at || c->x->ended))
+        move(c->x);
+    pthread_mutex_unlock(&c->x->lock);
+}
+
 /* A stream that nobody reads, and one that has been silent. */
 static void check_stream(struct conn *c, uint64_t now)
 {
@@ -609,7 +712,7 @@ static void check_stream(struct conn *c, uint64_t now)
             if (x->out.n == x->out_at)
                 x->stuck_ns = now;
             buf_puts(&x->out, ": ping\n\n");
-            wake(x);
+            move(x);
         }
     } else if (x->stream && !x->gone) { /* ended: the rest must be read */
         stuck = x->stuck_ns && now > x->stuck_ns + (uint64_t)c->h->o.write_ms * 1000000;
@@ -689,9 +792,13 @@ static void *reap(void *arg)
         int n = epoll_wait(h->ep, ev, N_EVENT, TICK_MS);
         uint64_t now = clock_ns();
         pthread_mutex_lock(&h->lock);
-        for (int i = 0; i < n; i++)
-            if (ev[i].data.ptr && ev[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-                peer_left(ev[i].data.ptr);
+        for (int i = 0; i < n; i++) {
+            struct conn *c = ev[i].data.ptr;
+            if (c && ev[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+                peer_left(c);
+            else if (c && ev[i].events & EPOLLOUT)
+                has_room(c);
+        }
         if (now >= next) {
             sweep(h, now);
             next = now + TICK_MS * 1000000ull;
