@@ -202,20 +202,26 @@ static void cut(struct exch *x)
     wake(x);
 }
 
+/* Fewer bytes wait than `before`. */
+static void moved(struct exch *x, size_t before)
+{
+    size_t have = x->out.n - x->out_at;
+    x->stuck_ns = have ? clock_ns() : 0;
+    if (before >= HTTP_HIGH_WATER && have < HTTP_HIGH_WATER && x->on_room)
+        x->on_room(x->on_arg);
+}
+
 /* `n` bytes of `out` are the kernel's now. */
 static void taken(struct exch *x, size_t n)
 {
     size_t have = x->out.n - x->out_at;
     x->out_at += n;
     x->out_bytes += n;
-    x->stuck_ns = clock_ns();
     if (n == have) {
         buf_clear(&x->out);
         x->out_at = 0;
-        x->stuck_ns = 0;
     }
-    if (have >= HTTP_HIGH_WATER && have - n < HTTP_HIGH_WATER && x->on_room)
-        x->on_room(x->on_arg);
+    moved(x, have);
 }
 
 /* Sends what waits as one chunk; false when the socket is full. Of a chunk that fits in part the
@@ -246,14 +252,18 @@ static bool send_chunk(struct exch *x)
     buf_fini(&x->out);
     x->out = rest;
     x->out_at = 0;
+    x->out_bytes += n - (rest.n < n ? rest.n : n);
     if (buf_status(&rest) < 0)
         cut(x);
+    else
+        moved(x, n);
     return false;
 }
 
 static bool send_framed(struct exch *x)
 {
-    ssize_t sent = send(x->conn->fd, x->out.p + x->out_at, x->n_framed, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t sent =
+        send(x->conn->fd, x->out.p + x->out_at, x->n_framed, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent <= 0)
         return false;
     x->n_framed -= (size_t)sent;

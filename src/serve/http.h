@@ -2,13 +2,13 @@
  *
  * One io thread owns all sockets and never blocks: it reads requests, calls `head` and `request`,
  * and writes what others have put into an exchange. While somebody works on an exchange its
- * connection sleeps (suspended); http_reply, http_write and http_end wake it, from any thread. Without
- * TLS a stream's bytes go past the library: while its connection sleeps its socket is nobody else's,
- * and http_wake sends them from the writer's own thread. That saves two thread switches and half of
- * the CPU time per token.
- * A second thread, the reaper, watches the clock and the clients: it ends connections at the
- * deadline of their phase (head, body, write: the whole phase, not the idle moment), tells the owner
- * of an exchange when its client has vanished, and sends the rest to a client that reads slowly.
+ * connection sleeps (suspended); http_reply, http_write and http_end wake it, from any thread.
+ * Without TLS a stream's bytes go past the library: while its connection sleeps its socket is
+ * nobody else's, and http_wake sends them from the writer's own thread. That saves two thread
+ * switches and half of the CPU time per token. A second thread, the reaper, watches the clock and
+ * the clients: it ends connections at the deadline of their phase (head, body, write: the whole
+ * phase, not the idle moment), tells the owner of an exchange when its client has vanished, and
+ * sends the rest to a client that reads slowly.
  *
  * An exchange lives while somebody holds a reference. The io thread holds one until the request is
  * over; who works on it takes one (exch_ref) and gives it back.

@@ -1,6 +1,7 @@
 """Attacks and faults against the server (loopback, bounded). Each test ends with the closing checks of
 serve_util.Case: alive and healthy, a control request bit for bit, descriptors and pages back."""
 
+import http.client
 import json
 import os
 import random
@@ -323,6 +324,26 @@ class Slow(Case):
         self.assertEqual(self.server.ask("GET", "/health")[0], 200)
         reset(s)
         eventually(lambda: self.server.metric("gloss:num_requests_running") == 0, 5)
+
+    def test_18_late_reader_misses_nothing(self):
+        """The socket is full again and again, chunks are cut anywhere; the connection is good for another request."""
+        words = "".join(f"w{i} " for i in range(20000))
+        with Server("--parallel", "1", script=["<|channel|>final<|message|>" + words + "<|return|>"]) as server:
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", server.port))
+            for _ in range(2):
+                c = http.client.HTTPConnection("127.0.0.1")
+                c.sock = s
+                c.request("POST", "/v1/chat/completions", json.dumps({"messages": [{"role": "user", "content": "x"}], "stream": True}),
+                          {"Content-Type": "application/json"})
+                time.sleep(0.5)
+                answer = c.getresponse()
+                got = events(answer.read())
+                self.assertIsNone(got[-1])
+                text = "".join(e["choices"][0]["delta"].get("content") or "" for e in got[:-1] if e["choices"])
+                self.assertEqual(text, words)
+            s.close()
 
     def test_33_half_closed_is_gone(self):
         for stream in (True, False):
