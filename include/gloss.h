@@ -347,7 +347,11 @@ struct gloss_stats {
     uint64_t computed_tokens;                    /* rows, prompts and generated */
     uint64_t generated_tokens;                   /* of ended choices */
     uint64_t n_preempt, n_evict, n_evict_window; /* pages evicted from the prefix cache */
-    const char *device; /* what runs the model: "cpu", "cuda", "scripted" */
+    const char *device;         /* what runs the model: "cpu", "cuda", "scripted" */
+    int peak_full, peak_window; /* most pages that were ever in use */
+    /* Memory beside the pages: the weights where the device reads them, and scratch (0 from a
+     * backend that does not tell). */
+    uint64_t weight_bytes, work_bytes;
 };
 /* As of the last step. size must be set. */
 GLOSS_API void gloss_engine_stats(gloss_engine *, struct gloss_stats *);

@@ -790,6 +790,10 @@ void gloss_engine_stats(gloss_engine *g, struct gloss_stats *to)
         .n_evict = s.n_evict,
         .n_evict_window = s.n_evict_window,
         .device = s.backend,
+        .peak_full = s.peak_full,
+        .peak_window = s.peak_window,
+        .weight_bytes = s.weight_bytes,
+        .work_bytes = s.work_bytes,
     };
     memcpy(to, &full, to->size < sizeof full ? to->size : sizeof full);
 }

@@ -67,11 +67,35 @@ const char *conf_nearest_cmd(const struct conf_table *t, const char *word)
     return best;
 }
 
+/* Whether `s` (n bytes) is the name; '_' in it may stand for '-'. */
+static bool same_name(const char *name, size_t n_name, const char *s, size_t n)
+{
+    if (n != n_name)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (s[i] != name[i] && !(s[i] == '_' && name[i] == '-'))
+            return false;
+    return true;
+}
+
+/* Whether `s` (n bytes) is one of the blank-separated words of `words`. */
+static bool word_in(const char *words, const char *s, size_t n)
+{
+    for (const char *p = words; p && *p;) {
+        size_t len = strcspn(p, " ");
+        if (same_name(p, len, s, n))
+            return true;
+        p += len + strspn(p + len, " ");
+    }
+    return false;
+}
+
 int conf_find_cmd(const struct conf_table *t, int argc, char *const *argv, int *n_word)
 {
     for (int i = 0; i < t->n_cmd; i++) {
         const char *name = t->cmd[i].name, *blank = strchr(name, ' ');
-        if (argc >= 1 && !blank && strcmp(argv[0], name) == 0) {
+        if (argc >= 1 && ((!blank && strcmp(argv[0], name) == 0) ||
+                          word_in(t->cmd[i].alias, argv[0], strlen(argv[0])))) {
             *n_word = 1;
             return i;
         }
@@ -85,24 +109,12 @@ int conf_find_cmd(const struct conf_table *t, int argc, char *const *argv, int *
     return -1;
 }
 
-/* Whether `s` (n bytes) is one of the blank-separated words of `words`. */
-static bool word_in(const char *words, const char *s, size_t n)
-{
-    for (const char *p = words; p && *p;) {
-        size_t len = strcspn(p, " ");
-        if (len == n && strncmp(p, s, n) == 0)
-            return true;
-        p += len + strspn(p + len, " ");
-    }
-    return false;
-}
-
 static int find_long(const struct conf_table *t, int cmd, const char *s, size_t n)
 {
     for (int i = 0; i < t->n_opt; i++) {
         const struct conf_opt *o = &t->opt[i];
         if (conf_applies(o, cmd) &&
-            ((strlen(o->name) == n && strncmp(o->name, s, n) == 0) || word_in(o->alias, s, n)))
+            (same_name(o->name, strlen(o->name), s, n) || word_in(o->alias, s, n)))
             return i;
     }
     return -1;

@@ -9,8 +9,9 @@
  * differs between them; the rows' command sets must not overlap.
  *
  * Accepted spellings: `--flag value`, `--flag=value`, `-n 5`, `-n5`, `-abc` for flags without
- * values, `--flag` and `--no-flag` for booleans, `--` to end the options. Arguments and options
- * may be mixed; a number such as `-5` and a lone `-` are arguments. Names are never abbreviated.
+ * values, `--flag` and `--no-flag` for booleans, `--` to end the options; `--a_b` is `--a-b`.
+ * Arguments and options may be mixed; a number such as `-5` and a lone `-` are arguments. Names are
+ * never abbreviated.
  *
  * Nothing is copied: values point into argv, the environment or the table.
  */
@@ -58,6 +59,7 @@ struct conf_cmd {
     const char *text;     /* paragraphs separated by '\n'; a line that begins with two blanks is
                              printed as it is */
     const char *examples; /* lines of shell */
+    const char *alias;    /* other names, one word each, separated by blanks, or NULL */
 };
 
 struct conf_table {

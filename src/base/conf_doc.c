@@ -168,6 +168,8 @@ void conf_help(struct buf *b, const struct conf_table *t, int cmd)
     buf_printf(b, "%s %s: %s\n\nUsage: %s %s [OPTION]...%s%s\n\n", t->program, c->name, c->brief,
                t->program, c->name, *c->args ? " " : "", c->args);
     each_line(b, c->text, help_line);
+    if (c->alias)
+        buf_printf(b, "Also: %s %s\n", t->program, c->alias);
     put_all_options(b, t, cmd, put_options);
     if (c->examples) {
         buf_puts(b, "\nExamples:\n");
@@ -248,6 +250,8 @@ void conf_man(struct buf *b, const struct conf_table *t)
         put_troff(b, c->brief, strlen(c->brief));
         buf_puts(b, ".\n");
         each_line(b, c->text, man_line);
+        if (c->alias)
+            buf_printf(b, ".PP\nAlso: %s %s\n", t->program, c->alias);
         put_all_options(b, t, i, man_options);
         if (c->examples) {
             buf_puts(b, ".PP\nExamples:\n.EX\n");
@@ -287,6 +291,8 @@ void conf_markdown(struct buf *b, const struct conf_table *t)
         put_cell(b, c->args, strlen(c->args));
         buf_puts(b, "` | ");
         put_cell(b, c->brief, strlen(c->brief));
+        if (c->alias)
+            buf_printf(b, "; also `%s`", c->alias);
         buf_puts(b, " |\n");
     }
     buf_puts(b, "\n| option | environment | commands | meaning |\n| --- | --- | --- | --- |\n");

@@ -35,7 +35,13 @@ enum cli_cmd {
     CMD_LOGITS,
     CMD_SCORE,
     CMD_SERVE,
-    CMD_BENCH,
+    CMD_BENCH_LATENCY,
+    CMD_BENCH_MEMORY,
+    CMD_BENCH_ENERGY,
+    CMD_BENCH_SERVE,
+    CMD_BENCH_DECODE,
+    CMD_BENCH_PREFILL,
+    CMD_BENCH_ENGINE,
     CMD_MLPERF_HARMONIZE,
     CMD_MLPERF_RUN,
     CMD_INFO,
@@ -56,7 +62,13 @@ MUST_USE status cmd_parse(struct conf *, struct err *);
 MUST_USE status cmd_logits(struct conf *, struct err *);
 MUST_USE status cmd_score(struct conf *, struct err *);
 MUST_USE status cmd_serve(struct conf *, struct err *);
-MUST_USE status cmd_bench(struct conf *, struct err *);
+MUST_USE status cmd_bench_latency(struct conf *, struct err *);
+MUST_USE status cmd_bench_memory(struct conf *, struct err *);
+MUST_USE status cmd_bench_energy(struct conf *, struct err *);
+MUST_USE status cmd_bench_serve(struct conf *, struct err *);
+MUST_USE status cmd_bench_decode(struct conf *, struct err *);
+MUST_USE status cmd_bench_prefill(struct conf *, struct err *);
+MUST_USE status cmd_bench_engine(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_harmonize(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_run(struct conf *, struct err *);
 MUST_USE status cmd_info(struct conf *, struct err *);

@@ -3,9 +3,13 @@
 
 #define BIT(c) (1ull << (c))
 #define ALL (BIT(N_CMD) - 1)
+#define SPEED (BIT(CMD_BENCH_DECODE) | BIT(CMD_BENCH_PREFILL) | BIT(CMD_BENCH_ENGINE))
+#define POWER (BIT(CMD_BENCH_ENERGY) | BIT(CMD_BENCH_MEMORY))
+#define TABLE (BIT(CMD_BENCH_LATENCY) | BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY))
+#define STUDY (TABLE | BIT(CMD_BENCH_SERVE))
 #define RUN                                                                                        \
-    (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_BENCH) | BIT(CMD_SERVE) |         \
-     BIT(CMD_MLPERF_RUN))
+    (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN) |    \
+     SPEED | STUDY)
 #define OPEN (RUN | BIT(CMD_INFO))
 #define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE) | BIT(CMD_MLPERF_HARMONIZE))
 #define ANY 0x1p63
@@ -108,14 +112,73 @@ static const struct conf_opt options[] = {
     {"last", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_LOGITS), .help = "only the last token's row"},
 
     /* bench */
-    {"prompt-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "128", .cmds = BIT(CMD_BENCH),
+    {"prompt-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "128", .cmds = SPEED,
      .help = "tokens of each prompt"},
-    {"generate-tokens", NULL, 0, CONF_INT, "N", 2, 1 << 20, .def = "64", .cmds = BIT(CMD_BENCH),
+    {"generate-tokens", NULL, 0, CONF_INT, "N", 2, 1 << 20, .def = "64", .cmds = SPEED,
      .help = "tokens generated for each prompt (decode, engine)"},
-    {"parallel", NULL, 0, CONF_INT, "N", 1, 4096, .def = "1", .cmds = BIT(CMD_BENCH),
+    {"parallel", NULL, 0, CONF_INT, "N", 1, 4096, .def = "1", .cmds = SPEED,
      .help = "requests at once"},
-    {"grammar", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH),
+    {"grammar", NULL, 0, CONF_FLAG, .cmds = SPEED,
      .help = "hold the answers to a JSON Schema (decode, engine)"},
+    {"prompt-tokens", NULL, 0, CONF_STR, "LIST", .def = "128,512,1024,2048",
+     .cmds = BIT(CMD_BENCH_LATENCY), .help = "tokens of the prompts"},
+    {"gen-tokens", NULL, 0, CONF_STR, "LIST", .def = "64,128,256", .cmds = BIT(CMD_BENCH_LATENCY),
+     .help = "tokens of the answers"},
+    {"num-requests", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "10",
+     .cmds = BIT(CMD_BENCH_LATENCY), .help = "answers timed for each pair of lengths"},
+    {"extended", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH_LATENCY),
+     .help = "further columns: the usual percentiles, the rate behind the first token, when "
+             "thinking and answering began"},
+    {"context-lengths", NULL, 0, CONF_STR, "LIST", .def = "128,512,1024,2048",
+     .cmds = BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY), .help = "tokens of the prompts"},
+    {"gen-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "64",
+     .cmds = BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY), .help = "tokens of the answers"},
+    {"num-runs", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "5", .cmds = BIT(CMD_BENCH_ENERGY),
+     .help = "answers measured for each length"},
+    {"min-seconds", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "0", .cmds = BIT(CMD_BENCH_ENERGY),
+     .help = "more answers than --num-runs until so long was measured; a card's readings are "
+             "means of up to a second"},
+    {"base-url", NULL, 0, CONF_STR, "URL", .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "the server to ask, as in http://127.0.0.1:8000/v1; unset: one of this process that "
+             "runs --model"},
+    {"api-key", NULL, 0, CONF_STR, "KEY", .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "sent to --base-url"},
+    {"served-model-name", NULL, 0, CONF_STR, "NAME", .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "the model's name in requests; unset: as in the results"},
+    {"endpoint", NULL, 0, CONF_CHOICE, "chat|completions", .def = "chat",
+     .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "chat completions with prompts as text, or completions with prompts as token ids of "
+             "exactly that number"},
+    {"concurrency", "max-concurrency", 0, CONF_STR, "LIST", .def = "1,2,4,8,16,32,64",
+     .cmds = BIT(CMD_BENCH_SERVE), .help = "requests under way at once"},
+    {"prompt-tokens", NULL, 0, CONF_STR, "LIST", .def = "128,512,2048",
+     .cmds = BIT(CMD_BENCH_SERVE), .help = "tokens of the prompts"},
+    {"gen-tokens", NULL, 0, CONF_STR, "LIST", .def = "64,256", .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "tokens of the answers"},
+    {"num-requests", "num-prompts", 0, CONF_INT, "N", 1, 1 << 16, .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "requests of each cell; unset: four for each at once, at least 10"},
+    {"reasoning-effort", "reasoning-level", 'r', CONF_CHOICE, "low|medium|high", .def = "medium",
+     .cmds = BIT(CMD_BENCH_SERVE), .help = "how much analysis chats ask for"},
+    {"text", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "print each cell as vLLM's benchmark does"},
+    {"result-dir", NULL, 0, CONF_STR, "DIR", .cmds = BIT(CMD_BENCH_SERVE),
+     .help = "also write each cell to a file there, with the keys of vLLM's benchmark"},
+    {"power-poll-hz", NULL, 0, CONF_NUM, "HZ", 0, 1000, .def = "0", .cmds = BIT(CMD_BENCH_ENERGY),
+     .help = "power readings a second; 0 reads at both ends alone, 10 is a good value"},
+    {"gpu-index", NULL, 0, CONF_INT, "N", 0, 1023, .cmds = POWER,
+     .help = "the card whose power is read, as nvidia-smi counts; unset: that of --device, none on "
+             "the processor"},
+    {"powercap", NULL, 0, CONF_STR, "DIR", .def = "/sys/class/powercap", .cmds = POWER,
+     .help = "where the kernel shows the processor's energy counters"},
+    {"name", NULL, 0, CONF_STR, "NAME", .cmds = STUDY,
+     .help = "the model's name in the results; unset: as --model says"},
+    {"output", NULL, 'o', CONF_STR, "FILE", .cmds = STUDY,
+     .help = "write the CSV to FILE, finished rows at once to FILE.part, where a later run goes "
+             "on; unset: standard output"},
+    {"json", NULL, 0, CONF_FLAG, .cmds = STUDY, .help = "print the rows as one JSON array"},
+    {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = STUDY,
+     .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
+             "(docs/engine.md)"},
 
     /* mlperf harmonize */
     {"data-file", NULL, 0, CONF_STR, "FILE", .required = true, .cmds = BIT(CMD_MLPERF_HARMONIZE),
@@ -427,12 +490,47 @@ static const struct conf_cmd commands[N_CMD] = {
          "gloss serve -m gpt-oss-20b --host 0.0.0.0 --allowed-host gpu1 --api-key-file keys\n"
          "curl -s http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' "
          "-d '{\"messages\":[{\"role\":\"user\",\"content\":\"What is 2 + 2?\"}]}'"},
-    [CMD_BENCH] =
-        {"bench", "[decode|prefill|engine]", 1, "how fast the model and the engine are here",
-         "Prints one JSON value. decode: tokens per second and milliseconds per step while all "
-         "requests generate. prefill: prompt tokens per second, best of three. engine: "
-         "microseconds of a step without the model's arithmetic, which a script replaces.",
-         "gloss bench decode -m gpt-oss-20b --parallel 8\n"
+    [CMD_BENCH_LATENCY] =
+        {"bench latency", "", 0, "time to the first token and to the end",
+         "The study's latency table as CSV: for each prompt and answer length the time to the "
+         "first "
+         "token, percentiles of the whole time, and tokens per second (docs/measuring.md). One "
+         "request at a time, prompts of exactly that many tokens, greedy, end tokens ignored.",
+         "gloss bench latency -m gpt-oss-20b --extended\n"
+         "gloss bench latency --prompt-tokens 128 --gen-tokens 64,128 --output latency.csv",
+         "benchmark_latency_universal"},
+    [CMD_BENCH_MEMORY] =
+        {"bench memory", "", 0, "memory by context length",
+         "The study's memory table as CSV: what the weights, scratch and the key-value cache take "
+         "before, during and after a generation, as the allocators say (docs/measuring.md).",
+         "gloss bench memory -m gpt-oss-20b --context-lengths 2048,8192,32768,131072",
+         "memory_analysis_h100_fixed"},
+    [CMD_BENCH_ENERGY] =
+        {"bench energy", "", 0, "energy by token",
+         "The study's energy table as CSV: power of the card by NVML or nvidia-smi, of the "
+         "processor by RAPL, by samples and by counters (docs/measuring.md). A cell without a "
+         "source is empty.",
+         "gloss bench energy -m gpt-oss-20b --power-poll-hz 10 --min-seconds 3",
+         "energy_analysis_simple"},
+    [CMD_BENCH_SERVE] =
+        {"bench serve", "", 0, "a server under load",
+         "Sends streamed requests, --concurrency of them at once, and prints as CSV the times to "
+         "the first token, the first of the reasoning and the first of the answer, between tokens "
+         "and to the end, and the throughput (docs/measuring.md). With --base-url, --model is only "
+         "the vocabulary that prompts are made of.",
+         "gloss bench serve -m gpt-oss-20b --concurrency 1,8,64 --text\n"
+         "gloss bench serve --base-url http://127.0.0.1:8000/v1 --served-model-name gpt-oss-20b",
+         NULL},
+    [CMD_BENCH_DECODE] = {"bench decode", "", 0, "tokens per second while all requests generate",
+                          "Prints one JSON value: tokens per second and milliseconds per step.",
+                          "gloss bench decode -m gpt-oss-20b --parallel 8"},
+    [CMD_BENCH_PREFILL] = {"bench prefill", "", 0, "prompt tokens per second",
+                           "Prints one JSON value, the best of three runs.",
+                           "gloss bench prefill -m gpt-oss-20b --prompt-tokens 2048"},
+    [CMD_BENCH_ENGINE] =
+        {"bench engine", "", 0, "what the engine itself costs",
+         "Prints one JSON value: microseconds of a step without the model's arithmetic, which a "
+         "script replaces.",
          "gloss bench engine --parallel 64 --generate-tokens 1000"},
     [CMD_MLPERF_HARMONIZE] =
         {"mlperf harmonize", "", 0, "questions to prompts of token ids",

@@ -101,6 +101,7 @@ struct cpu {
     bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
     struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
     struct q8_block *q8; /* all copies */
+    size_t q8_bytes;
     double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
     int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
 
@@ -108,6 +109,7 @@ struct cpu {
     struct kv_plan plan;
     struct kv_pool full, window;
     size_t n_down;
+    size_t block_bytes;
     void *block;                      /* all that follows */
     float *x;                         /* [R, d_model] residual */
     float *cos, *sin;                 /* [R, d_head/2] */
@@ -818,6 +820,7 @@ static status cpu_kv_init(struct backend *base, const struct kv_plan *plan, stru
                   "full layers", e));
     TRY(pool_init(&c->window, page_bytes(c, c->window.n_layer, plan->page_tok), plan->n_window,
                   "sliding layers", e));
+    c->block_bytes = k.used;
     c->block = mem_aligned(64, k.used);
     if (!c->block) {
         TRY(err_set(e, E_NOMEM, "out of memory for the scratch of the forward pass: %.1f MiB",
@@ -830,6 +833,14 @@ out:
     if (st < 0)
         cpu_kv_fini(c);
     return st;
+}
+
+/* The weights are read where the files are mapped, the 8-bit copies beside them. */
+static void cpu_memory_used(const struct backend *base, size_t *weight, size_t *work)
+{
+    const struct cpu *c = (const struct cpu *)base;
+    *weight = c->w->n_bytes + c->q8_bytes;
+    *work = sizeof *c + c->block_bytes;
 }
 
 static void cpu_close(struct backend *base)
@@ -885,6 +896,7 @@ static status pack_dense(struct cpu *c, struct err *e)
     if (!c->q8)
         return err_set(e, E_NOMEM, "out of memory for the 8-bit matrices: %.1f MiB",
                        (double)n * sizeof *c->q8 / (1 << 20));
+    c->q8_bytes = total;
     (void)madvise(c->q8, total, MADV_HUGEPAGE); /* fewer page walks; without it slower only */
     struct q8_block *at = c->q8;
     for (int i = 0; i <= s->n_layer * N_DENSE; i++) {
@@ -937,7 +949,8 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .kv_page_bytes = cpu_page_bytes,
                                .kv_memory = cpu_memory,
                                .kv_copy = cpu_kv_copy,
-                               .step = cpu_step};
+                               .step = cpu_step,
+                               .memory = cpu_memory_used};
     c->w = w;
     c->arith = opts->arith;
     TRY(cpu_flags(&flags, e));

@@ -151,8 +151,8 @@ static void give_lines(struct engine *g, struct request *r)
 {
     for (int i = 0; g->script && i < r->par.n; i++)
         r->seq[i].line = &g->script->line[g->n_line++ % g->script->n];
-    if (g->script && r->seq[0].line->delay_ns)
-        r->seq[0].wait_until = clock_ns() + r->seq[0].line->delay_ns;
+    if (g->script && r->seq[0].line->first_delay_ns)
+        r->seq[0].wait_until = clock_ns() + r->seq[0].line->first_delay_ns;
 }
 
 static void admit(struct engine *g, uint64_t now)
@@ -663,6 +663,8 @@ static void publish_stats(struct engine *g)
     c->n_waiting = q->n_waiting;
     c->free_full = q->kv.full.n_free;
     c->free_window = q->kv.win.n_free;
+    c->peak_full = c->pages_full - q->kv.full.min_free;
+    c->peak_window = c->pages_window - q->kv.win.min_free;
     c->cached_full = q->prefix.n_node;
     c->cached_window = q->prefix.n_win;
     c->n_preempt = q->n_preempt;
@@ -787,6 +789,9 @@ static status open_parts(struct engine *g, const struct engine_opts *o, struct e
     g->sched.chunk = chunk;
     TRY(plan_pages(g, o, &plan, e));
     TRY(g->backend->kv_init(g->backend, &plan, e));
+    g->count.weight_bytes = o->weights->n_bytes;
+    if (g->backend->memory)
+        g->backend->memory(g->backend, &g->count.weight_bytes, &g->count.work_bytes);
     TRY(sched_open(&g->sched, &plan, window, o->max_requests, chunk, o->max_queue + o->max_requests,
                    o->no_prefix_cache));
     set_marks(&g->sched.prefix, o->vocab);

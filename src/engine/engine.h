@@ -108,7 +108,9 @@ struct engine_stats {
     int page_tok, n_ctx;      /* n_ctx: longest request that the pages allow */
     int pages_full, pages_window, free_full, free_window;
     int cached_full, cached_window; /* kept by the prefix cache, in use or not */
+    int peak_full, peak_window;     /* most pages that were ever in use */
     size_t page_bytes_full, page_bytes_window;
+    size_t weight_bytes, work_bytes; /* of the backend, beside the pages */
     uint64_t n_step, n_row, step_ns; /* steps, their rows, time inside the backend */
     uint64_t n_submitted, n_finished, n_cancelled, n_failed;
     uint64_t prompt_tok, prompt_reused, computed_tok, generated_tok;

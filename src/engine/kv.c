@@ -11,7 +11,7 @@ static void pool_close(struct kv_pool *p)
 
 static status pool_open(struct kv_pool *p, int n)
 {
-    *p = (struct kv_pool){.n = n, .n_free = n};
+    *p = (struct kv_pool){.n = n, .n_free = n, .min_free = n};
     p->free = mem_array((size_t)n, sizeof *p->free);
     p->ref = mem_calloc((size_t)n, sizeof *p->ref);
     if (!p->free || !p->ref)
@@ -44,6 +44,7 @@ int32_t kv_take(struct kv_pool *p)
     if (p->n_free == 0)
         return -1;
     int32_t page = p->free[--p->n_free];
+    p->min_free = min_int(p->min_free, p->n_free);
     p->ref[page] = 1;
     return page;
 }

@@ -21,6 +21,7 @@ struct kv_pool {
     int32_t *free; /* [n] stack of free pages, the last given back on top: its memory is warm */
     int32_t *ref;  /* [n] holders */
     int n, n_free;
+    int min_free; /* the fewest that ever were free */
 };
 
 struct kv {

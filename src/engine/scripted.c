@@ -27,7 +27,7 @@ static status read_line(struct script_line *l, const char *text, size_t n, const
     struct json *root = NULL;
     struct ids t;
     ids_init(&t, MAX_LINE_TOK);
-    double delay = 0;
+    double delay = 0, first = -1;
     status st = OK;
     TRY(json_parse(text, n, &json_limits_file, &root, e));
     const struct json *tokens = json_get(root, "tokens"), *written = json_get(root, "text");
@@ -45,8 +45,12 @@ static status read_line(struct script_line *l, const char *text, size_t n, const
         TRY(o200k_encode(v, s, len, SPECIAL_ALLOW, &t, e));
     }
     TRY(json_get_num(root, "delay_ms", 0, MAX_DELAY_MS, &delay, e));
+    TRY(json_get_num(root, "first_delay_ms", 0, MAX_DELAY_MS, &first, e));
     TRY(t.st);
-    *l = (struct script_line){.tok = t.v, .n = (int)t.n, .delay_ns = (uint64_t)(delay * 1e6)};
+    *l = (struct script_line){.tok = t.v,
+                              .n = (int)t.n,
+                              .delay_ns = (uint64_t)(delay * 1e6),
+                              .first_delay_ns = (uint64_t)((first < 0 ? delay : first) * 1e6)};
     ids_init(&t, 0);
 out:
     ids_fini(&t);

@@ -133,6 +133,9 @@ struct backend {
      * too. Deterministic: a row's token does not depend on the other rows. NULL: the backend has
      * none, and its steps are not deferred. */
     status (*pick)(struct backend *, struct pick *, int n, struct err *);
+    /* Bytes in use beside the cache's pages, after kv_init: the weights, where and as the steps
+     * read them, and everything else. NULL: not known. */
+    void (*memory)(const struct backend *, size_t *weight, size_t *work);
 };
 
 /* The CPU backend (src/cpu). */
@@ -143,7 +146,7 @@ MUST_USE status backend_cpu_open(const struct weights *, const struct backend_op
  * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
 MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
                                   struct backend **, struct err *);
-#define BACKEND_CUDA_ABI GLOSS_VERSION "-3"
+#define BACKEND_CUDA_ABI GLOSS_VERSION "-4"
 
 /* Instruction sets compiled in, "c avx2 avx512", and the strongest that runs here ("none" when
  * GLOSS_CPU asks for one that doesn't). */

@@ -10,7 +10,8 @@ import unittest
 from cli_util import BASE, GLOSS, Case, gloss, main
 
 COMMANDS = ["infer", "tokenize", "harmony render", "harmony parse", "logits", "score", "info",
-            "synth", "quantize", "completion", "help"]
+            "synth", "quantize", "bench latency", "bench energy", "bench serve", "bench decode",
+            "completion", "help"]
 
 
 def options_of(command):
@@ -108,6 +109,8 @@ class Completion(Case):
         self.assertEqual(self.bash("gloss", "inf"), ["infer", "info"])
         self.assertEqual(self.bash("gloss", "harmony", ""), ["render", "parse"])
         self.assertNotIn("render", self.bash("gloss", "mlperf", ""))
+        self.assertEqual(self.bash("gloss", "bench", "lat"), ["latency"])
+        self.assertEqual(self.bash("gloss", "bench", "ren"), [])
         self.assertEqual(self.bash("gloss", "infer", "-r", ""), ["low", "medium", "high"])
         self.assertEqual(self.bash("gloss", "harmony", "parse", "--mode", "str"), ["strict"])
         self.assertEqual(self.bash("gloss", "completion", ""), ["bash", "zsh", "fish"])

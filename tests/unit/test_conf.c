@@ -17,6 +17,7 @@ static const struct conf_opt options[] = {
     {"device", NULL, 0, CONF_CHOICE, "cpu|cuda|cuda:N", .cmds = 1, .help = "where"},
     {"stop", NULL, 's', CONF_LIST, "TEXT", .cmds = 1, .help = "where to end"},
     {"json", NULL, 'j', CONF_FLAG, .cmds = 3, .help = "as JSON"},
+    {"two-words", NULL, 0, CONF_FLAG, .cmds = 1, .help = "twice"},
     {"sure", NULL, 0, CONF_FLAG, .def = "1", .cmds = 1, .help = "ask before"},
     {"seed", NULL, 0, CONF_INT, "N", 0, 0x1p63, .cmds = 1, .help = "which"},
     {"help", NULL, 'h', CONF_FLAG, .cmds = 7, .group = "General", .help = "print this text"},
@@ -24,7 +25,7 @@ static const struct conf_opt options[] = {
 static const struct conf_cmd commands[] = {
     {"run", "[WORD]...", -1, "runs", "Runs it.\n  as it stands", "prog run x"},
     {"look", "", 0, "looks", "Looks at it.", NULL},
-    {"album add", "a|b", 1, "adds", "Adds.", NULL},
+    {"album add", "a|b", 1, "adds", "Adds.", NULL, "old_add"},
 };
 static const char *const notes[] = {"Files", ".hidden and back\\slash"};
 static const struct conf_table table = {
@@ -269,6 +270,21 @@ static void suggestions(void **state)
     conf_fini(&c);
 }
 
+static void underscores(void **state)
+{
+    (void)state;
+    struct conf c;
+    struct err e;
+    assert_int_equal(parse(&c, RUN, "--two_words", &e), OK);
+    assert_true(conf_on(&c, "two-words"));
+    conf_fini(&c);
+    assert_int_equal(parse(&c, RUN, "--no-two_words", &e), OK);
+    assert_false(conf_on(&c, "two-words"));
+    conf_fini(&c);
+    assert_int_equal(parse(&c, RUN, "--two_word", &e), E_INPUT);
+    conf_fini(&c);
+}
+
 static void command_names(void **state)
 {
     (void)state;
@@ -282,6 +298,10 @@ static void command_names(void **state)
     assert_int_equal(conf_find_cmd(&table, 2, d, &n), -1);
     assert_int_equal(conf_find_cmd(&table, 1, a, &n), -1);
     assert_int_equal(conf_find_cmd(&table, 0, a, &n), -1);
+    char other[] = "old_add";
+    char *o[] = {other, x};
+    assert_int_equal(conf_find_cmd(&table, 2, o, &n), ALBUM_ADD);
+    assert_int_equal(n, 1);
     assert_string_equal(conf_nearest_cmd(&table, "rnu"), "run");
     assert_string_equal(conf_nearest_cmd(&table, "lok"), "look");
     assert_string_equal(conf_nearest_cmd(&table, "albun"), "album add");
@@ -375,6 +395,7 @@ int main(void)
         cmocka_unit_test_setup(refusals, setup),
         cmocka_unit_test_setup(environment, setup),
         cmocka_unit_test_setup(suggestions, setup),
+        cmocka_unit_test_setup(underscores, setup),
         cmocka_unit_test_setup(command_names, setup),
         cmocka_unit_test_setup(distances, setup),
         cmocka_unit_test_setup(texts, setup),
