@@ -156,6 +156,18 @@ GLOSS_API gloss_status gloss_chat_finish(gloss_chat *, struct gloss_delta *, str
 GLOSS_API gloss_status gloss_chat_parsed(gloss_chat *, const char **json, size_t *n,
                                          struct gloss_err *);
 
+/* How often recover mode had to mend the stream so far, by kind: a header that harmony does not
+ * have; a message without <|start|>; one without an end; a control or reserved token inside a body.
+ */
+enum {
+    GLOSS_REPAIR_HEADER,
+    GLOSS_REPAIR_START,
+    GLOSS_REPAIR_END,
+    GLOSS_REPAIR_BODY,
+    GLOSS_N_REPAIR
+};
+GLOSS_API int gloss_chat_repairs(const gloss_chat *, int kind);
+
 /* A finished parsed message; strings borrowed until the next feed. NULL fields are absent. */
 struct gloss_message {
     const char *role, *name, *recipient, *channel, *content_type, *text;

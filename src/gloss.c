@@ -457,6 +457,15 @@ gloss_status gloss_chat_parsed(gloss_chat *c, const char **json, size_t *n, stru
     return done(buf_status(&c->parsed), &e, ge);
 }
 
+_Static_assert(GLOSS_N_REPAIR == (int)N_REPAIR && GLOSS_REPAIR_BODY == (int)REPAIR_BODY,
+               "one list of repairs");
+
+int gloss_chat_repairs(const gloss_chat *c, int kind)
+{
+    ASSERT(kind >= 0 && kind < GLOSS_N_REPAIR);
+    return harmony_repairs(c->parser, (enum harmony_repair)kind);
+}
+
 int gloss_chat_messages(const gloss_chat *c)
 {
     int n;

@@ -4,6 +4,7 @@
  * connection.
  */
 #include "base/clock.h"
+#include "base/num.h"
 #include "cli/cli.h"
 #include "serve/serve.h"
 
@@ -27,6 +28,15 @@ static bool is_loopback(const char *host)
 {
     return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
            strncmp(host, "127.", 4) == 0;
+}
+
+/* N of "cuda:N", else 0. */
+static int card_of(const char *device)
+{
+    int64_t n = 0;
+    if (strncmp(device, "cuda:", 5) != 0 || num_i64(device + 5, 0, 1023, &n) != OK)
+        return 0;
+    return (int)n;
 }
 
 static status read_options(struct conf *c, struct serve_opts *o, char day[16], struct err *e)
@@ -59,6 +69,8 @@ static status read_options(struct conf *c, struct serve_opts *o, char day[16], s
         .request_timeout_ms = (int)(conf_num(c, "request-timeout") * 1e3),
         .stream_interval = (int)conf_int(c, "stream-interval"),
         .access_log = conf_on(c, "access-log"),
+        .powercap = conf_str(c, "powercap"),
+        .i_gpu = card_of(conf_str(c, "device")),
     };
     if (!o->cert_file != !o->tls_key_file)
         return err_set(e, E_USAGE, "--tls-cert and --tls-key need each other");
@@ -149,8 +161,12 @@ status cmd_serve(struct conf *c, struct err *e)
     status st = OK;
     TRY(read_options(c, &o, day, e));
     TRY(serve_open(&o, &s, e));
+    uint64_t before = clock_ns();
     TRY(cli_open_model(c, true, &m, e));
+    o.model_s = clock_ms_since(before) * 1e-3;
+    before = clock_ns();
     TRY(open_engine(c, m, &g, e));
+    o.engine_s = clock_ms_since(before) * 1e-3;
     read_sampling(c, &o);
     TRY(serve_ready(s, &o, m, g, e));
     cli_catch_signals();

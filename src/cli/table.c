@@ -335,6 +335,8 @@ static const struct conf_opt options[] = {
      .group = g_http, .help = "tokens of a stream that are sent together, behind the first"},
     {"access-log", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SERVE), .group = g_http,
      .help = "a line on standard error for every request"},
+    {"powercap", NULL, 0, CONF_STR, "DIR", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "folder of the processor's energy counters; unset: /sys/class/powercap"},
     {"served-model-name", "alias", 'a', CONF_LIST, "NAME", .cmds = BIT(CMD_SERVE), .group = g_http,
      .help = "a further name of the model; the first is the one shown"},
     {"any-model-name", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SERVE), .group = g_http,

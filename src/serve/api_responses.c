@@ -122,8 +122,10 @@ static void put_usage(const struct gen *g, struct buf *b)
     buf_printf(b,
                "{\"input_tokens\":%d,\"input_tokens_details\":{\"cached_tokens\":%d,"
                "\"cache_write_tokens\":0},\"output_tokens\":%d,\"output_tokens_details\":{"
-               "\"reasoning_tokens\":%d},\"total_tokens\":%d}",
+               "\"reasoning_tokens\":%d},\"total_tokens\":%d",
                g->n_prompt_tok, g->n_cached_tok, n, gen_reasoning_tok(g), g->n_prompt_tok + n);
+    gen_put_energy(g, b);
+    buf_putc(b, '}');
 }
 
 /* `tools` of the kinds that we know. */

@@ -311,6 +311,7 @@ void gen_start(struct gen *g)
         http_wake(g->x);
     }
     g->started = true;
+    meter_begin(g->s->meter, &g->energy);
     bool gone = http_watch(g->x, on_gone, on_room, g);
     if (gone)
         atomic_store(&g->gone, true);
@@ -558,6 +559,7 @@ static void take_times(struct gen *g, const struct gloss_event *ev)
     struct metrics *m = &g->s->metrics;
     if (!g->t_first) {
         g->t_first = ev->t_ns;
+        meter_first(g->s->meter, &g->energy);
         metrics_time(m, HIST_TTFT, (double)(ev->t_ns - g->x->start_ns) * 1e-9);
     }
     g->t_last = ev->t_ns;
@@ -596,6 +598,9 @@ static void count(struct gen *g)
     bool bad = g->failed || atomic_load(&g->gone);
     int n_tok = gen_completion_tok(g);
     pthread_mutex_lock(&m->lock);
+    for (int i = 0; i < g->n_choice; i++)
+        for (int k = 0; k < GLOSS_N_REPAIR && g->choice[i].chat; k++)
+            m->repair[k] += (uint64_t)gloss_chat_repairs(g->choice[i].chat, k);
     m->prompt_tok += (uint64_t)g->n_prompt_tok;
     m->generated_tok += (uint64_t)n_tok;
     m->reasoning_tok += (uint64_t)gen_reasoning_tok(g);
@@ -618,6 +623,7 @@ static void count(struct gen *g)
 static void end(struct gen *g)
 {
     struct pump *p = g->s->pump;
+    meter_end(g->s->meter, &g->energy);
     for (int i = 0; i < g->n_req; i++)
         g->n_cached_tok += g->req[i].n_reused;
     count(g); /* before the client can know that it is over, and ask for the metrics */
@@ -805,8 +811,21 @@ void gen_put_usage(const struct gen *g, struct buf *b)
                "\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
                "\"prompt_tokens_details\":{\"cached_tokens\":%d,\"audio_tokens\":0},"
                "\"completion_tokens_details\":{\"reasoning_tokens\":%d,\"audio_tokens\":0,"
-               "\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}",
+               "\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}",
                g->n_prompt_tok, n, g->n_prompt_tok + n, g->n_cached_tok, gen_reasoning_tok(g));
+    gen_put_energy(g, b);
+    buf_putc(b, '}');
+}
+
+void gen_put_energy(const struct gen *g, struct buf *b)
+{
+    double prefill, decode;
+    if (g->energy.running || !meter_joules(g->s->meter, &g->energy, &prefill, &decode))
+        return;
+    buf_printf(b,
+               ",\"energy\":{\"joules\":%.6f,\"prefill_joules\":%.6f,\"decode_joules\":%.6f,"
+               "\"source\":\"%s\"}",
+               prefill + decode, prefill, decode, meter_source(g->s->meter));
 }
 
 void gen_fail(struct gen *g, const struct err *e)

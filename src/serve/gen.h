@@ -14,6 +14,7 @@
 #define SERVE_GEN_H
 
 #include "base/arena.h"
+#include "serve/meter.h"
 #include "serve/server.h"
 
 enum part { PART_REASONING, PART_PREAMBLE, PART_ANSWER, PART_CALL };
@@ -96,6 +97,7 @@ struct gen {
     int n_choice, n_open;
     struct buf frame; /* SSE bytes of this batch */
     uint64_t t_submit, t_first, t_last;
+    struct meter_mark energy;
     int n_prompt_tok, n_cached_tok;
     int n_fed; /* tokens at the prompts' ends that the answer's parser must see */
 
@@ -132,6 +134,8 @@ int gen_completion_tok(const struct gen *);
 int gen_reasoning_tok(const struct gen *);
 /* Appends "usage":{...} of the chat and completions endpoints / "timings":{...}. */
 void gen_put_usage(const struct gen *, struct buf *);
+/* Appends ,"energy":{...} where it was measured. */
+void gen_put_energy(const struct gen *, struct buf *);
 void gen_put_timings(const struct gen *, struct buf *);
 /* gen_ops.fail of those two: an error reply, or once streaming a data line with the error. */
 void gen_fail(struct gen *, const struct err *);

@@ -61,6 +61,8 @@ void items_flush(struct items *t)
         buf_puts(&t->out, ",\"content\":null");
     else
         buf_puts(&t->out, ",\"content\":\"\"");
+    if (t->preamble)
+        buf_puts(&t->out, ",\"phase\":\"commentary\"");
     if (t->calls.n) {
         buf_puts(&t->out, ",\"tool_calls\":[");
         buf_put(&t->out, t->calls.p, t->calls.n);
@@ -70,7 +72,7 @@ void items_flush(struct items *t)
     buf_clear(&t->think);
     buf_clear(&t->text);
     buf_clear(&t->calls);
-    t->open = t->has_text = false;
+    t->open = t->has_text = t->preamble = false;
 }
 
 static status bad(struct err *e, const char *place, const char *field, const char *what)
@@ -122,6 +124,7 @@ static status add_message(struct items *t, const struct json *item, const char *
         if (t->calls.n || t->has_text)
             items_flush(t);
         t->open = t->has_text = true;
+        t->preamble = is(json_get(item, "phase"), "commentary");
         return read_text(content, place, "content", &t->text, e);
     }
     items_flush(t);

@@ -10,7 +10,7 @@ struct items {
     uint64_t tenant;
     struct buf out;                /* messages, with commas */
     struct buf think, text, calls; /* of the assistant's message under way */
-    bool open, has_text;
+    bool open, has_text, preamble;
     int depth; /* of item references */
 };
 

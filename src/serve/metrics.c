@@ -18,6 +18,8 @@ static const struct {
     [HIST_DECODE] = {"request_decode_time_seconds", "from the first to the last token"},
 };
 
+static const char *const stages[N_START] = {"listen", "model", "engine", "all"};
+static const char *const repairs[GLOSS_N_REPAIR] = {"header", "start", "end", "body"};
 static const char *const reasons[N_DONE] = {"stop", "length", "tool_calls", "error", "abort"};
 
 void metrics_init(struct metrics *m)
@@ -127,8 +129,21 @@ void metrics_put(struct server *s, struct buf *b)
     for (int i = 1; i < 6; i++)
         buf_printf(b, "gloss:http_answers_total{class=\"%dxx\"} %llu\n", i,
                    (unsigned long long)m.http[i]);
-    head(b, "startup_seconds", "gauge", "from the start to the first answer");
-    buf_printf(b, "gloss:startup_seconds{stage=\"all\"} %.6f\n", m.load_s);
+    head(b, "harmony_repairs_total", "counter", "malformed harmony that was mended, by kind");
+    for (int i = 0; i < GLOSS_N_REPAIR; i++)
+        buf_printf(b, "gloss:harmony_repairs_total{kind=\"%s\"} %llu\n", repairs[i],
+                   (unsigned long long)m.repair[i]);
+    if (ready && s->meter) {
+        double joules[N_METER];
+        meter_totals(s->meter, joules);
+        head(b, "energy_joules_total", "counter", "energy of this machine, by what was running");
+        for (int i = 0; i < N_METER; i++)
+            buf_printf(b, "gloss:energy_joules_total{phase=\"%s\"} %.6f\n", meter_phase_name[i],
+                       joules[i]);
+    }
+    head(b, "startup_seconds", "gauge", "stages of the start, and all of it");
+    for (int i = 0; i < N_START && ready; i++)
+        buf_printf(b, "gloss:startup_seconds{stage=\"%s\"} %.6f\n", stages[i], m.start_s[i]);
     for (int i = 0; i < N_HIST; i++)
         put_hist(b, i, &m.hist[i]);
 }

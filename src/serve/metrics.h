@@ -3,6 +3,7 @@
 #define SERVE_METRICS_H
 
 #include "base/buf.h"
+#include "gloss.h"
 
 #include <pthread.h>
 #include <stdint.h>
@@ -11,6 +12,7 @@ struct server;
 
 enum { HIST_TTFT, HIST_ITL, HIST_E2E, HIST_QUEUE, HIST_PREFILL, HIST_DECODE, N_HIST };
 enum { DONE_STOP, DONE_LENGTH, DONE_CALLS, DONE_ERROR, DONE_ABORT, N_DONE };
+enum { START_LISTEN, START_MODEL, START_ENGINE, START_ALL, N_START };
 enum { HIST_BUCKETS = 20 };
 
 struct hist {
@@ -26,7 +28,8 @@ struct metrics {
     uint64_t prompt_tok, generated_tok, reasoning_tok;
     uint64_t cache_queries, cache_hits; /* prompt tokens looked up and found */
     uint64_t http[6];                   /* answers by hundreds */
-    double load_s;
+    uint64_t repair[GLOSS_N_REPAIR];    /* of malformed harmony, by kind */
+    double start_s[N_START];            /* stages of the start */
 };
 
 void metrics_init(struct metrics *);

@@ -79,9 +79,10 @@ status serve_open(const struct serve_opts *o, struct server **out, struct err *e
     s->created = unix_now();
     atomic_init(&s->state, SERVER_LOADING);
     metrics_init(&s->metrics);
-    s->metrics.load_s = (double)clock_ns() * 1e-9; /* until serve_ready: when it began */
+    s->start_ns = clock_ns();
     signal(SIGPIPE, SIG_IGN);
     status st = open_parts(s, e);
+    s->metrics.start_s[START_LISTEN] = (double)(clock_ns() - s->start_ns) * 1e-9;
     if (st < 0)
         serve_close(s);
     else
@@ -106,10 +107,13 @@ status serve_ready(struct server *s, const struct serve_opts *o, gloss_model *m,
     snprintf(s->fingerprint, sizeof s->fingerprint, "gloss-%s", gloss_version());
     if (!s->info.has_tokenizer)
         TRY(err_set(e, E_NOENT, "the checkpoint has no tokenizer.json; serve needs one"));
+    TRY(meter_open(strcmp(stats.device, "cuda") == 0 ? o->i_gpu : -1, o->powercap, &s->meter, e));
     TRY(pump_open(s, &s->pump, e));
     TRY(work_open(s, PREP_THREADS, &s->work, e));
     pthread_mutex_lock(&s->metrics.lock);
-    s->metrics.load_s = (double)clock_ns() * 1e-9 - s->metrics.load_s;
+    s->metrics.start_s[START_MODEL] = o->model_s;
+    s->metrics.start_s[START_ENGINE] = o->engine_s;
+    s->metrics.start_s[START_ALL] = (double)(clock_ns() - s->start_ns) * 1e-9;
     pthread_mutex_unlock(&s->metrics.lock);
     atomic_store(&s->state, SERVER_READY);
 out:
@@ -142,6 +146,7 @@ void serve_close(struct server *s)
     http_close(s->http);
     thoughts_close(s->thoughts);
     store_close(s->store);
+    meter_close(s->meter);
     auth_close(s->auth);
     mem_free(s->cert);
     mem_free(s->tls_key);

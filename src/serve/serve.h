@@ -43,12 +43,16 @@ struct serve_opts {
     int request_timeout_ms; /* 0: none */
     int stream_interval;    /* tokens of a stream that leave together, at least */
     bool access_log;
+    const char *powercap;     /* folder of the processor's energy counters, or NULL */
+    int i_gpu;                /* the card that runs the model, as nvidia-smi counts */
+    double model_s, engine_s; /* for serve_ready: how long opening took */
 };
 enum { SERVE_REASONING_BOTH, SERVE_REASONING_SHORT, SERVE_REASONING_LONG, SERVE_REASONING_NONE };
 
 MUST_USE status serve_open(const struct serve_opts *, struct server **, struct err *);
 /* Both stay the caller's, and must live until serve_close. The options may say more now than in
- * serve_open, of sampling. */
+ * serve_open, of sampling and
+ * of the start. */
 MUST_USE status serve_ready(struct server *, const struct serve_opts *, gloss_model *,
                             gloss_engine *, struct err *);
 /* E_BUSY when requests were left after timeout_ms; they are ended with an error then. */

@@ -23,6 +23,7 @@
 #include <stdbool.h>
 
 struct auth;
+struct meter;
 struct pump;
 struct store;
 struct thoughts;
@@ -55,9 +56,11 @@ struct server {
     struct thoughts *thoughts;
     struct store *store;
     struct metrics metrics;
+    struct meter *meter;  /* NULL: nothing measures energy here */
     struct hash_key salt; /* of everything hashed for strangers */
     uint8_t seal[32];     /* key of sealed thoughts */
     int64_t created;      /* Unix time of the start */
+    uint64_t start_ns;
     char fingerprint[40];
     char *cert, *tls_key; /* PEM text */
 };

@@ -155,6 +155,15 @@ struct harmony_delta {
 
 struct harmony_parser;
 
+/* What recover mode mends, by kind. */
+enum harmony_repair {
+    REPAIR_HEADER, /* a header that the library would refuse or read otherwise */
+    REPAIR_START,  /* a message that did not begin with <|start|> */
+    REPAIR_END,    /* one that did not end before the next began */
+    REPAIR_BODY,   /* a control or reserved token inside a body, left out */
+    N_REPAIR
+};
+
 /* `with_role`: the stream continues "<|start|>" + role (the prompt holds it), else it begins with
  * <|start|>. max_bytes is the ceiling of all text kept. */
 MUST_USE status harmony_parser_new(const struct vocab *, enum harmony_mode, bool with_role,
@@ -173,6 +182,9 @@ MUST_USE status harmony_finish(struct harmony_parser *, struct harmony_delta *, 
 
 /* Finished messages so far, each with one text part; borrowed until the parser is fed or freed. */
 const struct harmony_message *harmony_messages(const struct harmony_parser *, int *n);
+
+/* How often the stream so far was mended. */
+int harmony_repairs(const struct harmony_parser *, enum harmony_repair);
 
 /* The text of the message under way, with its header once known; false between messages. */
 bool harmony_current(const struct harmony_parser *, struct harmony_message *m, struct str *text);

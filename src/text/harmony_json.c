@@ -387,11 +387,12 @@ out:
     return st;
 }
 
-/* Reasoning first, then the words, then the calls, as the model writes them. Words beside a call
- * are a preamble: commentary without recipient; else they are the answer. */
+/* Reasoning first, then the words, then the calls, as the model writes them. Words beside a call,
+ * or of the phase "commentary", are a preamble: commentary without recipient; else they are the
+ * answer. */
 static status read_assistant(struct reader *r, const struct json *j, struct place where)
 {
-    struct str think, refusal;
+    struct str think, refusal, phase;
     status st = OK;
     const struct json *content = json_get(j, "content"), *calls = json_get(j, "tool_calls"),
                       *old_call = json_get(j, "function_call");
@@ -399,18 +400,20 @@ static status read_assistant(struct reader *r, const struct json *j, struct plac
     if (!think.p)
         TRY(opt_str(r, j, "reasoning", where, &think));
     TRY(opt_str(r, j, "refusal", where, &refusal));
+    TRY(opt_str(r, j, "phase", where, &phase));
     if (!json_absent(calls))
         TRY(need_kind(r, calls, J_ARR, at("%s.tool_calls", where.s)));
     bool has_call = json_len(calls) > 0 || !json_absent(old_call);
+    const char *channel = has_call || str_eq(phase, "commentary") ? "commentary" : "final";
     if (think.n)
         add_text(r, ROLE_ASSISTANT, think, "analysis", &st);
     if (st < 0)
         return st;
     bool empty = json_absent(content) || (json_kind(content) == J_STR && !str_of(content).n);
     if (!empty || (!json_absent(content) && !has_call && !refusal.n))
-        TRY(add_content(r, ROLE_ASSISTANT, content, has_call ? "commentary" : "final", where));
+        TRY(add_content(r, ROLE_ASSISTANT, content, channel, where));
     else if (refusal.n)
-        add_text(r, ROLE_ASSISTANT, refusal, has_call ? "commentary" : "final", &st);
+        add_text(r, ROLE_ASSISTANT, refusal, channel, &st);
     else if (!has_call && !think.n)
         return err_param(r->e, E_INPUT, at("%s.content", where.s).s,
                          "an assistant message must have content or tool_calls");

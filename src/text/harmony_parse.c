@@ -40,6 +40,7 @@ struct harmony_parser {
     struct buf pend;            /* bytes that wait for the rest of their character */
     size_t off;                 /* of them, already taken */
     bool blocked;               /* an unknown id stopped decoding (not in recover mode) */
+    int n_repair[N_REPAIR];
 
     struct arena arena;          /* strings and parts of all messages */
     struct harmony_message *msg; /* [n_msg] */
@@ -277,6 +278,40 @@ static struct str header_text(const struct harmony_parser *p)
     return (struct str){p->header.p, p->header.n};
 }
 
+static bool str_same(struct str a, struct str b)
+{
+    return a.n == b.n && (!a.n || memcmp(a.p, b.p, a.n) == 0);
+}
+
+/* Counts a header that the library does not read, or reads otherwise. */
+static status judge_header(struct harmony_parser *p, const struct header *h)
+{
+    struct header want = {.role = p->preset_role};
+    struct buf text, scratch;
+    buf_init(&text, p->max_bytes);
+    buf_init(&scratch, p->max_bytes);
+    for (size_t i = 0; i < p->header.n; i++) {
+        unsigned char c = (unsigned char)p->header.p[i];
+        if (c == HEADER_CHANNEL)
+            buf_puts(&text, "<|channel|>");
+        else if (c == HEADER_CONSTRAIN)
+            buf_puts(&text, "<|constrain|>");
+        else
+            buf_putc(&text, (char)c);
+    }
+    status st = buf_status(&text);
+    bool same = st == OK && !p->header_bad && utf8_valid(text.p, text.n) == text.n;
+    if (same) {
+        st = header_read(text.p, text.n, p->preset, false, &scratch, &want, NULL);
+        same = st == OK && want.role == h->role && str_same(want.recipient, h->recipient) &&
+               str_same(want.channel, h->channel);
+    }
+    p->n_repair[REPAIR_HEADER] += !same;
+    buf_fini(&text);
+    buf_fini(&scratch);
+    return st == E_NOMEM ? st : OK;
+}
+
 /* <|message|>: the header is complete. */
 static status open_body(struct harmony_parser *p, struct err *e)
 {
@@ -286,6 +321,7 @@ static status open_body(struct harmony_parser *p, struct err *e)
     TRY(check(&p->header, e));
     if (p->mode == HARMONY_RECOVER) {
         TRY(header_recover(s.p, s.n, p->preset, HEADER_BODY, &p->scratch, &h));
+        TRY(judge_header(p, &h));
     } else {
         if (p->header_bad || utf8_valid(s.p, s.n) != s.n)
             return err_set(e, E_INPUT, "a message header is not valid UTF-8");
@@ -314,6 +350,7 @@ static status salvage(struct harmony_parser *p, enum header_end end, struct harm
         return OK;
     if (p->mode == HARMONY_RECOVER) {
         TRY(header_recover(s.p, s.n, preset, end, &p->scratch, &h));
+        p->n_repair[REPAIR_HEADER] += end == HEADER_STOPPED;
         if (end == HEADER_CUT && !h.rest.n)
             return OK;
     } else {
@@ -387,6 +424,29 @@ static void header_mark(struct harmony_parser *p, int mark)
     p->n_header_tok++;
 }
 
+/* Text behind a message's end is one more message on its channel: nothing that was said is lost. */
+static status go_on(struct harmony_parser *p, int32_t id, struct harmony_delta *d, struct err *e)
+{
+    size_t n = 0;
+    const uint8_t *s = vocab_bytes(p->v, id, &n);
+    bool blank = s != NULL;
+    for (size_t i = 0; blank && i < n; i++)
+        blank = s[i] == ' ' || (s[i] >= '\t' && s[i] <= '\r');
+    if (blank || p->n_msg == 0)
+        return OK;
+    p->now =
+        (struct harmony_message){.role = ROLE_ASSISTANT, .channel = p->msg[p->n_msg - 1].channel};
+    p->n_repair[REPAIR_START]++;
+    p->state = CONTENT;
+    buf_clear(&p->text);
+    status st = add_token(p, id, &p->text, e);
+    if (st == OK)
+        st = charge(p, p->text.n, e);
+    if (st == OK && p->text.n)
+        tell(p, 0, &p->now, p->n_msg, d);
+    return st;
+}
+
 static status feed_recover(struct harmony_parser *p, int32_t id, struct harmony_delta *d,
                            struct err *e)
 {
@@ -402,18 +462,24 @@ static status feed_recover(struct harmony_parser *p, int32_t id, struct harmony_
         if (!start && !channel) {
             if (!special)
                 TRY(add_token(p, id, &p->text, e));
+            p->n_repair[REPAIR_BODY] += special;
             TRY(charge(p, p->text.n - from, e));
             if (p->text.n > from)
                 tell(p, from, &p->now, p->n_msg, d);
             return OK;
         }
         TRY(close_body(p, d, e)); /* the end token is missing */
+        p->n_repair[REPAIR_END]++;
     }
     if (start) {
         begin_header(p, false, ROLE_ASSISTANT);
     } else if (p->state == EXPECT_START) {
-        if (channel || message)
+        if (channel || message) {
             begin_header(p, true, ROLE_ASSISTANT);
+            p->n_repair[REPAIR_START]++;
+        } else if (!special) {
+            st = go_on(p, id, d, e);
+        }
         if (channel)
             header_mark(p, HEADER_CHANNEL);
         else if (message)
@@ -493,6 +559,11 @@ const struct harmony_message *harmony_messages(const struct harmony_parser *p, i
 {
     *n = p->n_msg;
     return p->msg;
+}
+
+int harmony_repairs(const struct harmony_parser *p, enum harmony_repair kind)
+{
+    return p->n_repair[kind];
 }
 
 bool harmony_current(const struct harmony_parser *p, struct harmony_message *m, struct str *text)

@@ -251,6 +251,8 @@ class Recover:
                     state, cur, marked = "header", [], True
                 elif t == self.message:
                     state, cur = "body", []
+                elif out and t not in self.special and (self.bytes(t).strip() or not self.bytes(t)):
+                    state, cur = "body", [t]  # text behind a message's end is one more message
             elif t == self.message:
                 state, cur = "body", []
             elif t in self.end:

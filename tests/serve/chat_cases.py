@@ -2,6 +2,10 @@
 what it receives; over the tiny model and over scripts with every malformed harmony form."""
 
 import json
+import os
+import tempfile
+import threading
+import time
 import unittest
 
 import openai
@@ -40,6 +44,37 @@ def lenient(server):
 def strict(kind, value):
     """The library's own types, without its leniency."""
     return TypeAdapter(kind).validate_python(value.model_dump(), strict=False)
+
+
+class Energy:
+    """A folder like the kernel's powercap, whose counter goes on as at 50 W."""
+
+    def __enter__(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.path = os.path.join(self.dir.name, "intel-rapl:0")
+        os.mkdir(self.path)
+        for name, text in (("name", "package-0"), ("max_energy_range_uj", "262143328850")):
+            with open(os.path.join(self.path, name), "w") as f:
+                f.write(text + "\n")
+        self.start, self.stop = time.monotonic(), threading.Event()
+        self.tick()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        return self.dir.name
+
+    def tick(self):
+        with open(self.path + "/new", "w") as f:
+            f.write(f"{1000 + int(50e6 * (time.monotonic() - self.start))}\n")
+        os.replace(self.path + "/new", self.path + "/energy_uj")
+
+    def run(self):
+        while not self.stop.wait(0.005):
+            self.tick()
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+        self.dir.cleanup()
 
 
 class Parts:
@@ -467,6 +502,43 @@ class Keys(Case):
         self.assertEqual(cached("right"), 0)
         self.assertEqual(cached("other"), 0)
         self.assertGreater(cached("right"), 0)
+
+
+class Measures(unittest.TestCase):
+    def test_energy(self):
+        line = {"text": "<|channel|>final<|message|>" + "word " * 100 + "<|return|>", "delay_ms": 5}
+        with Energy() as folder, Server("--powercap", folder, script=[line]) as server:
+            api = client(server)
+            chat = api.chat.completions.create(model="tiny", messages=HI)
+            e = chat.usage.energy
+            self.assertEqual(e["source"], "rapl")
+            self.assertGreater(e["joules"], 5)  # half a second at 50 W, on a machine however busy
+            self.assertAlmostEqual(e["joules"], e["prefill_joules"] + e["decode_joules"], places=5)
+            self.assertGreater(e["decode_joules"], e["prefill_joules"])
+            two = api.responses.create(model="tiny", input="Hi")
+            self.assertGreater(two.usage.energy["joules"], 5)
+            self.assertGreater(server.metric('gloss:energy_joules_total{phase="decode"}'), 8)
+        with tempfile.TemporaryDirectory() as nothing, Server("--powercap", nothing, "--device", "cpu") as server:
+            usage = client(server).chat.completions.create(model="tiny", messages=HI, max_tokens=4).usage
+            self.assertNotIn("energy", usage.model_dump())
+            self.assertNotIn("energy_joules", server.ask("GET", "/metrics")[2].decode())
+
+    def test_repairs_are_counted(self):
+        def repairs(server):
+            return [server.metric('gloss:harmony_repairs_total{kind="%s"}' % k) for k in ("header", "start", "end", "body")]
+
+        for name, want in (("well formed", [0, 0, 0, 0]), ("call", [0, 0, 0, 0]), ("preamble", [0, 0, 0, 0]), ("unknown channel", [1, 0, 0, 0]),
+                           ("double channel", [1, 0, 0, 0]), ("end without start", [0, 1, 0, 0]), ("missing end", [0, 0, 1, 0]),
+                           ("constrain inside body", [0, 0, 0, 1]), ("text and return", [1, 0, 0, 0])):
+            with Server(script=[FORMS[name][0]]) as server:
+                server.chat()
+                self.assertEqual(repairs(server), want, name)
+
+    def test_stages_of_the_start(self):
+        with Server() as server:
+            stage = {s: server.metric('gloss:startup_seconds{stage="%s"}' % s) for s in ("listen", "model", "engine", "all")}
+            self.assertGreater(min(stage.values()), 0)
+            self.assertLessEqual(stage["listen"] + stage["model"] + stage["engine"], stage["all"] + 0.001)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ FORMS = {
     "bare call": ("<|call|>", [], "stop"),
     "bare end": ("<|end|>", [], "stop"),
     "bare return": ("<|return|>", [], "stop"),
-    "end without start": ("<|channel|>final<|message|>One.<|end|>Two.<|return|>", ["One."], "stop"),
+    "end without start": ("<|channel|>final<|message|>One.<|end|>Two.<|return|>", ["One.", "Two."], "stop"),
     "missing end": ("<|channel|>analysis<|message|>Think.<|start|>assistant<|channel|>final<|message|>Answer.<|return|>", ["Think.", "Answer."], "stop"),
     "channel inside body": ("<|channel|>analysis<|message|>Think.<|channel|>final<|message|>Answer.<|return|>", ["Think.", "Answer."], "stop"),
     "message inside body": ("<|channel|>final<|message|>One<|message|>Two<|return|>", ["One", "Two"], "stop"),

@@ -238,6 +238,27 @@ class Forms(unittest.TestCase):
             self.assertEqual(parts(r), [("commentary", "First I look."), ("final_answer", "Answer.")])
 
 
+    def test_preamble_comes_back_as_commentary(self):
+        """A commentary message sent again without a call behind it stays one in the prompt."""
+        def prompt(phase):
+            item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "First I look."}]}
+            return {"model": "tiny", "input": [{"role": "user", "content": "Hi"}, {**item, **phase}, {"role": "user", "content": "And?"}]}
+
+        with Server() as server:
+            _, plain = server.post("/v1/responses/input_tokens", prompt({}))
+            _, final = server.post("/v1/responses/input_tokens", prompt({"phase": "final_answer"}))
+            self.assertEqual(plain, final)
+            for phase in ("final_answer", "commentary"):
+                code, t = server.post("/tokenize", {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "First I look.", "phase": phase},
+                                                                 {"role": "user", "content": "And?"}]})
+                self.assertEqual(code, 200)
+                text = server.post("/detokenize", {"tokens": t["tokens"]})[1]["prompt"]
+                self.assertIn("First I look.", text)
+                self.assertEqual("<|channel|>commentary<|message|>First I look." in text, phase == "commentary")
+                _, n = server.post("/v1/responses/input_tokens", prompt({"phase": phase}))
+                self.assertEqual(n["input_tokens"], len(t["tokens"]))
+
+
 class Durable(unittest.TestCase):
     def test_store_file(self):
         import os

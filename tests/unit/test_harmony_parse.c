@@ -180,14 +180,20 @@ static void recover_rules(void **state)
         bool preset;
         const char *text, *want;
     } row[] = {
-        /* (a) between messages: stop tokens ignored, text skipped, <|channel|> opens a message */
+        /* (a) between messages: stop tokens and blanks ignored, text goes on with the channel,
+         * <|channel|> opens a message */
         {1, "<|channel|>final<|message|>Hi<|return|><|return|><|end|>", "assistant#final|Hi;"},
-        {1, "<|channel|>final<|message|>Hi<|return|>junk", "assistant#final|Hi;"},
+        {1, "<|channel|>final<|message|>Hi<|return|>junk",
+         "assistant#final|Hi;assistant#final|junk;"},
         {1, "<|channel|>analysis<|message|>a<|end|><|channel|>final<|message|>b",
          "assistant#analysis|a;assistant#final|b;"},
         {1,
          "<|channel|>analysis<|message|>a<|end|>junk<|start|>assistant<|channel|>final<|message|>b",
-         "assistant#analysis|a;assistant#final|b;"},
+         "assistant#analysis|a;assistant#analysis|junk;assistant#final|b;"},
+        {1,
+         "<|channel|>commentary to=functions.f<|message|>{}<|end|> \n x "
+         "<|start|>assistant<|message|>b",
+         "assistant>functions.f#commentary|{};assistant#commentary| x ;assistant|b;"},
         {1, "<|channel|>analysis<|message|>a<|end|><|message|>b",
          "assistant#analysis|a;assistant|b;"},
         {0, "x<|end|><|channel|>final<|message|>b", "assistant#final|b;"},
