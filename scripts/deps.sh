@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs, by package name, what is missing for the given purposes, and says so. Debian 12.
-# Usage: scripts/deps.sh build|test|mlperf ...   (build: compile gloss; test: everything `make test` needs;
+# Usage: scripts/deps.sh build|test|study|mlperf ...   (build: compile gloss; test: everything `make test`
+# needs; study: gnuplot, for the figures of gloss bench study and gloss report;
 # mlperf: MLCommons LoadGen's sources into build/loadgen, which make then compiles)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,6 +10,7 @@ build_packages="gcc make python3 libc6-dev libjansson-dev libmicrohttpd-dev libs
 test_packages="libcmocka-dev clang-format-14 python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 
 mlperf_packages="g++ python3-venv"
+study_packages="gnuplot-nox"
 
 need=()
 want() {
@@ -23,16 +25,17 @@ for purpose in "${@:-build}"; do
     case $purpose in
     build) want $build_packages ;;
     test)
-        want $test_packages $mlperf_packages
+        want $test_packages $mlperf_packages $study_packages
         command -v npm >/dev/null || want nodejs npm
         venv=1
         loadgen=1
         ;;
+    study) want $study_packages ;;
     mlperf)
         want $mlperf_packages
         loadgen=1
         ;;
-    *) echo "deps.sh: unknown purpose '$purpose' (build, test, mlperf)" >&2; exit 2 ;;
+    *) echo "deps.sh: unknown purpose '$purpose' (build, test, study, mlperf)" >&2; exit 2 ;;
     esac
 done
 

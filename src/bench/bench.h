@@ -74,7 +74,7 @@ struct memory_opts {
 MUST_USE status memory_columns(struct sheet *, struct err *e);
 MUST_USE status memory_run(struct bench *, const struct memory_opts *, struct sheet *,
                            struct err *e);
-/* MB of cache = a + b tokens, over the rows of its sheet. */
+/* MB of cache = a + b tokens, over the rows of its first model. */
 struct line_fit memory_fit(const struct sheet *);
 
 /* ---- energy.c ---- */
@@ -98,9 +98,10 @@ struct ablation_opts {
     const char *base_url, *api_key, *remote_model; /* a further server to compare with, or NULL */
     const char *dir; /* results go there, and for a while a dequantised checkpoint */
 };
-/* Writes its CSVs and the JSON of all into dir; with `resume` a finished CSV is kept. */
-MUST_USE status ablation_run(struct bench *, const struct ablation_opts *, bool resume,
-                             struct err *e);
+/* E_INPUT for an unknown test or precision. */
+MUST_USE status ablation_check(const struct ablation_opts *, struct err *e);
+/* Writes its CSVs and the JSON of all into dir. */
+MUST_USE status ablation_run(struct bench *, const struct ablation_opts *, struct err *e);
 
 /* ---- load.c ---- */
 
@@ -168,8 +169,10 @@ struct study_opts {
     struct unify_opts unify;
     const char *metadata;
     const char *command; /* the command line, for the log */
+    const char *what;    /* one line that names all that the results depend on */
     bool fresh;          /* nothing of an earlier run is taken up */
 };
+MUST_USE status study_check(const struct study_opts *, struct err *e); /* parts */
 MUST_USE status study_run(struct bench *, const struct study_opts *, struct err *e);
 /* Tables, figures and page from what lies in opts->dir. */
 MUST_USE status study_report(const struct study_opts *, void (*say)(void *, const char *),

@@ -173,7 +173,8 @@ struct line_fit memory_fit(const struct sheet *s)
     for (int i = 0; i < s->n_row && n < MAX_LIST; i++) {
         x[n] = sheet_get_num(s, i, "total_tokens");
         y[n] = sheet_get_num(s, i, "kv_cache_alloc_mb");
-        n += !isnan(x[n]) && !isnan(y[n]);
+        n += !isnan(x[n]) && !isnan(y[n]) &&
+             strcmp(sheet_get(s, i, "model"), sheet_get(s, 0, "model")) == 0;
     }
     return fit_line(x, y, n);
 }

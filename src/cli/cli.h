@@ -39,9 +39,15 @@ enum cli_cmd {
     CMD_BENCH_MEMORY,
     CMD_BENCH_ENERGY,
     CMD_BENCH_SERVE,
+    CMD_BENCH_ABLATION,
+    CMD_BENCH_GOVERNANCE,
+    CMD_BENCH_UNIFY,
+    CMD_BENCH_APE,
+    CMD_BENCH_STUDY,
     CMD_BENCH_DECODE,
     CMD_BENCH_PREFILL,
     CMD_BENCH_ENGINE,
+    CMD_REPORT,
     CMD_MLPERF_HARMONIZE,
     CMD_MLPERF_RUN,
     CMD_INFO,
@@ -66,6 +72,12 @@ MUST_USE status cmd_bench_latency(struct conf *, struct err *);
 MUST_USE status cmd_bench_memory(struct conf *, struct err *);
 MUST_USE status cmd_bench_energy(struct conf *, struct err *);
 MUST_USE status cmd_bench_serve(struct conf *, struct err *);
+MUST_USE status cmd_bench_ablation(struct conf *, struct err *);
+MUST_USE status cmd_bench_governance(struct conf *, struct err *);
+MUST_USE status cmd_bench_unify(struct conf *, struct err *);
+MUST_USE status cmd_bench_ape(struct conf *, struct err *);
+MUST_USE status cmd_bench_study(struct conf *, struct err *);
+MUST_USE status cmd_report(struct conf *, struct err *);
 MUST_USE status cmd_bench_decode(struct conf *, struct err *);
 MUST_USE status cmd_bench_prefill(struct conf *, struct err *);
 MUST_USE status cmd_bench_engine(struct conf *, struct err *);

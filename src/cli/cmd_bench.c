@@ -111,13 +111,29 @@ static void run_close(struct bench_run *r)
     buf_fini(&r->script);
 }
 
-/* A list option; a bad one is a mistake in the command line. */
+/* A bad value that only the measurement could know is a mistake in the command line all the same.
+ */
+static status usage(status st)
+{
+    return st == E_INPUT ? E_USAGE : st;
+}
+
 static status read_list(const struct conf *c, const char *name, struct int_list *l, struct err *e)
 {
-    return int_list_read(l, conf_str(c, name), 1 << 20, name, e) < 0 ? E_USAGE : OK;
+    return usage(int_list_read(l, conf_str(c, name), 1 << 20, name, e));
 }
 
 /* ---- tables ---- */
+
+/* Options that say where results go and which parts are run, not what they are. */
+static bool only_places(const char *name)
+{
+    static const char *const names[] = {"output", "outdir", "parts", "result-dir", "map"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
 
 /* Everything the rows depend on, so that those of another run are not taken for ours. */
 static void describe(const struct conf *c, struct buf *b)
@@ -126,7 +142,7 @@ static void describe(const struct conf *c, struct buf *b)
     for (int i = 0; i < c->t->n_opt; i++) {
         const struct conf_opt *o = &c->t->opt[i];
         if (conf_applies(o, c->cmd) && c->val[i].source != CONF_UNSET && o->kind != CONF_FLAG &&
-            strcmp(o->name, "output") != 0)
+            !only_places(o->name))
             buf_printf(b, " --%s=%.200s", o->name, c->val[i].s);
         if (conf_applies(o, c->cmd) && strcmp(o->name, "extended") == 0 && c->val[i].i)
             buf_puts(b, " --extended");
@@ -255,6 +271,161 @@ out:
     sheet_fini(&s);
     run_close(&r);
     return st;
+}
+
+/* ---- folders of results ---- */
+
+static void read_remote(const struct conf *c, struct ablation_opts *o)
+{
+    o->base_url = conf_str(c, "base-url");
+    o->api_key = conf_str(c, "api-key");
+    o->remote_model = conf_str(c, "served-model-name");
+}
+
+static void read_ablation(const struct conf *c, struct ablation_opts *o)
+{
+    o->tests = conf_str(c, "tests");
+    o->precisions = conf_str(c, "precisions");
+    o->n_run = (int)conf_int(c, "num-runs");
+    o->max_new_tokens = (int)conf_int(c, "max-new-tokens");
+}
+
+status cmd_bench_ablation(struct conf *c, struct err *e)
+{
+    struct bench_run r = {0};
+    struct ablation_opts o = {.dir = conf_str(c, "output-dir")};
+    status st = OK;
+    read_remote(c, &o);
+    read_ablation(c, &o);
+    TRY(read_list(c, "context-lengths", &o.context, e));
+    TRY(run_open(&r, c, true, false, e));
+    TRY(usage(ablation_check(&o, e)));
+    TRY(ablation_run(&r.b, &o, e));
+    out_note(c, "results are in %s", o.dir);
+out:
+    run_close(&r);
+    return st;
+}
+
+status cmd_bench_governance(struct conf *c, struct err *e)
+{
+    const char *dir = conf_str(c, "output-dir");
+    status st = governance_run(dir, conf_str(c, "metadata"), e);
+    if (st == OK)
+        out_note(c, "results are in %s", dir);
+    return st;
+}
+
+static struct unify_opts unify_of(const struct conf *c, const char *dir, bool specs)
+{
+    const struct conf_val *map = conf_get(c, "map");
+    return (struct unify_opts){.dir = dir,
+                               .map = map->list,
+                               .n_map = map->n_list,
+                               .specs = specs ? conf_str(c, "specs") : NULL};
+}
+
+static status none_found(const char *dir, struct err *e)
+{
+    return err_set(e, E_NOENT, "%.120s holds no tables to work on (gloss help bench unify)", dir);
+}
+
+status cmd_bench_unify(struct conf *c, struct err *e)
+{
+    struct unify_opts o = unify_of(c, c->n_pos ? c->pos[0] : "new_results", false);
+    int n;
+    status st = unify_run(&o, &n, e);
+    if (st == OK && n == 0)
+        st = none_found(o.dir, e);
+    if (st == OK)
+        out_note(c, "%d rows", n);
+    return st;
+}
+
+status cmd_bench_ape(struct conf *c, struct err *e)
+{
+    struct unify_opts o = unify_of(c, c->n_pos ? c->pos[0] : "new_results", true);
+    int n;
+    status st = ape_run(&o, &n, e);
+    if (st == OK && n == 0)
+        st = none_found(o.dir, e);
+    if (st == OK)
+        out_note(c, "%d rows", n);
+    return st;
+}
+
+/* The command as it could be typed again: what was said, not the defaults. */
+static void put_command(const struct conf *c, struct buf *b)
+{
+    buf_printf(b, "gloss %s", c->t->cmd[c->cmd].name);
+    for (int i = 0; i < c->t->n_opt; i++) {
+        const struct conf_opt *o = &c->t->opt[i];
+        const struct conf_val *v = &c->val[i];
+        if (!conf_applies(o, c->cmd) || v->source < CONF_ENV)
+            continue;
+        if (o->kind == CONF_FLAG)
+            buf_printf(b, " --%s%s", v->i ? "" : "no-", o->name);
+        else if (o->kind == CONF_LIST)
+            for (int k = 0; k < v->n_list; k++)
+                buf_printf(b, " --%s %s", o->name, v->list[k]);
+        else
+            buf_printf(b, " --%s %s", o->name, v->s);
+    }
+}
+
+status cmd_bench_study(struct conf *c, struct err *e)
+{
+    struct bench_run r = {0};
+    struct buf what, command;
+    buf_init(&what, 1 << 16);
+    buf_init(&command, 1 << 16);
+    struct study_opts o = {
+        .dir = conf_str(c, "outdir"),
+        .parts = conf_str(c, "parts"),
+        .latency = {.n_request = (int)conf_int(c, "num-requests"),
+                    .extended = conf_on(c, "extended")},
+        .memory = {.n_gen = (int)conf_int(c, "max-new-tokens")},
+        .energy = {.n_gen = (int)conf_int(c, "max-new-tokens"),
+                   .n_run = (int)conf_int(c, "num-runs"),
+                   .hz = conf_num(c, "power-poll-hz"),
+                   .min_s = conf_num(c, "min-seconds")},
+        .load = {.n_request = (int)conf_int(c, "load-requests"),
+                 .completions = conf_get(c, "endpoint")->i == 1,
+                 .effort = conf_str(c, "reasoning-effort")},
+        .unify = unify_of(c, NULL, true),
+        .metadata = conf_str(c, "metadata"),
+        .fresh = conf_on(c, "fresh"),
+    };
+    status st = OK;
+    read_ablation(c, &o.ablation);
+    TRY(read_list(c, "prompt-tokens", &o.latency.prompt, e));
+    TRY(read_list(c, "gen-tokens", &o.latency.gen, e));
+    TRY(read_list(c, "context-lengths", &o.memory.context, e));
+    o.energy.context = o.memory.context;
+    TRY(read_list(c, "load-prompt-tokens", &o.load.prompt, e));
+    TRY(read_list(c, "load-gen-tokens", &o.load.gen, e));
+    TRY(read_list(c, "concurrency", &o.load.concurrency, e));
+    TRY(read_list(c, "ablation-contexts", &o.ablation.context, e));
+    TRY(usage(ablation_check(&o.ablation, e)));
+    TRY(usage(study_check(&o, e)));
+    describe(c, &what);
+    put_command(c, &command);
+    o.what = what.p;
+    o.command = command.p;
+    TRY(run_open(&r, c, true, true, e));
+    TRY(study_run(&r.b, &o, e));
+out:
+    run_close(&r);
+    buf_fini(&what);
+    buf_fini(&command);
+    return st;
+}
+
+status cmd_report(struct conf *c, struct err *e)
+{
+    struct bench_run r = {.c = c};
+    struct study_opts o = {.dir = c->n_pos ? c->pos[0] : "study", .unify = unify_of(c, NULL, true)};
+    return study_report(&o, say, &r, e);
 }
 
 /* ---- one JSON value ---- */

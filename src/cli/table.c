@@ -4,9 +4,11 @@
 #define BIT(c) (1ull << (c))
 #define ALL (BIT(N_CMD) - 1)
 #define SPEED (BIT(CMD_BENCH_DECODE) | BIT(CMD_BENCH_PREFILL) | BIT(CMD_BENCH_ENGINE))
-#define POWER (BIT(CMD_BENCH_ENERGY) | BIT(CMD_BENCH_MEMORY))
+#define POWER (BIT(CMD_BENCH_ENERGY) | BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_STUDY))
 #define TABLE (BIT(CMD_BENCH_LATENCY) | BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY))
-#define STUDY (TABLE | BIT(CMD_BENCH_SERVE))
+#define ROWS (TABLE | BIT(CMD_BENCH_SERVE))
+#define STUDY (ROWS | BIT(CMD_BENCH_ABLATION) | BIT(CMD_BENCH_STUDY))
+#define UNIFY (BIT(CMD_BENCH_UNIFY) | BIT(CMD_BENCH_APE) | BIT(CMD_REPORT))
 #define RUN                                                                                        \
     (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN) |    \
      SPEED | STUDY)
@@ -121,36 +123,40 @@ static const struct conf_opt options[] = {
     {"grammar", NULL, 0, CONF_FLAG, .cmds = SPEED,
      .help = "hold the answers to a JSON Schema (decode, engine)"},
     {"prompt-tokens", NULL, 0, CONF_STR, "LIST", .def = "128,512,1024,2048",
-     .cmds = BIT(CMD_BENCH_LATENCY), .help = "tokens of the prompts"},
-    {"gen-tokens", NULL, 0, CONF_STR, "LIST", .def = "64,128,256", .cmds = BIT(CMD_BENCH_LATENCY),
-     .help = "tokens of the answers"},
+     .cmds = BIT(CMD_BENCH_LATENCY) | BIT(CMD_BENCH_STUDY), .help = "tokens of the prompts"},
+    {"gen-tokens", NULL, 0, CONF_STR, "LIST", .def = "64,128,256",
+     .cmds = BIT(CMD_BENCH_LATENCY) | BIT(CMD_BENCH_STUDY), .help = "tokens of the answers"},
     {"num-requests", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "10",
-     .cmds = BIT(CMD_BENCH_LATENCY), .help = "answers timed for each pair of lengths"},
+     .cmds = BIT(CMD_BENCH_LATENCY) | BIT(CMD_BENCH_STUDY),
+     .help = "answers timed for each pair of lengths"},
     {"extended", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH_LATENCY),
      .help = "further columns: the usual percentiles, the rate behind the first token, when "
              "thinking and answering began"},
     {"context-lengths", NULL, 0, CONF_STR, "LIST", .def = "128,512,1024,2048",
-     .cmds = BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY), .help = "tokens of the prompts"},
+     .cmds = BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY) | BIT(CMD_BENCH_STUDY),
+     .help = "tokens of the prompts"},
     {"gen-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "64",
      .cmds = BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY), .help = "tokens of the answers"},
-    {"num-runs", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "5", .cmds = BIT(CMD_BENCH_ENERGY),
+    {"num-runs", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "5",
+     .cmds = BIT(CMD_BENCH_ENERGY) | BIT(CMD_BENCH_ABLATION) | BIT(CMD_BENCH_STUDY),
      .help = "answers measured for each length"},
     {"min-seconds", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "0", .cmds = BIT(CMD_BENCH_ENERGY),
      .help = "more answers than --num-runs until so long was measured; a card's readings are "
              "means of up to a second"},
-    {"base-url", NULL, 0, CONF_STR, "URL", .cmds = BIT(CMD_BENCH_SERVE),
+    {"base-url", NULL, 0, CONF_STR, "URL", .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_ABLATION),
      .help = "the server to ask, as in http://127.0.0.1:8000/v1; unset: one of this process that "
              "runs --model"},
-    {"api-key", NULL, 0, CONF_STR, "KEY", .cmds = BIT(CMD_BENCH_SERVE),
+    {"api-key", NULL, 0, CONF_STR, "KEY", .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_ABLATION),
      .help = "sent to --base-url"},
-    {"served-model-name", NULL, 0, CONF_STR, "NAME", .cmds = BIT(CMD_BENCH_SERVE),
+    {"served-model-name", NULL, 0, CONF_STR, "NAME",
+     .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_ABLATION),
      .help = "the model's name in requests; unset: as in the results"},
     {"endpoint", NULL, 0, CONF_CHOICE, "chat|completions", .def = "chat",
-     .cmds = BIT(CMD_BENCH_SERVE),
+     .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_STUDY),
      .help = "chat completions with prompts as text, or completions with prompts as token ids of "
              "exactly that number"},
     {"concurrency", "max-concurrency", 0, CONF_STR, "LIST", .def = "1,2,4,8,16,32,64",
-     .cmds = BIT(CMD_BENCH_SERVE), .help = "requests under way at once"},
+     .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_STUDY), .help = "requests under way at once"},
     {"prompt-tokens", NULL, 0, CONF_STR, "LIST", .def = "128,512,2048",
      .cmds = BIT(CMD_BENCH_SERVE), .help = "tokens of the prompts"},
     {"gen-tokens", NULL, 0, CONF_STR, "LIST", .def = "64,256", .cmds = BIT(CMD_BENCH_SERVE),
@@ -158,11 +164,56 @@ static const struct conf_opt options[] = {
     {"num-requests", "num-prompts", 0, CONF_INT, "N", 1, 1 << 16, .cmds = BIT(CMD_BENCH_SERVE),
      .help = "requests of each cell; unset: four for each at once, at least 10"},
     {"reasoning-effort", "reasoning-level", 'r', CONF_CHOICE, "low|medium|high", .def = "medium",
-     .cmds = BIT(CMD_BENCH_SERVE), .help = "how much analysis chats ask for"},
+     .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_STUDY),
+     .help = "how much analysis chats ask for"},
     {"text", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH_SERVE),
      .help = "print each cell as vLLM's benchmark does"},
     {"result-dir", NULL, 0, CONF_STR, "DIR", .cmds = BIT(CMD_BENCH_SERVE),
      .help = "also write each cell to a file there, with the keys of vLLM's benchmark"},
+    {"power-poll-hz", NULL, 0, CONF_NUM, "HZ", 0, 1000, .def = "10", .cmds = BIT(CMD_BENCH_STUDY),
+     .help = "power readings a second while energy is measured"},
+    {"extended", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_BENCH_STUDY),
+     .help = "only the study's own columns of latency"},
+    {"min-seconds", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "2", .cmds = BIT(CMD_BENCH_STUDY),
+     .help = "more answers than --num-runs until so long was measured"},
+    {"load-prompt-tokens", NULL, 0, CONF_STR, "LIST", .def = "128,512,2048",
+     .cmds = BIT(CMD_BENCH_STUDY), .help = "tokens of the prompts under load"},
+    {"load-gen-tokens", NULL, 0, CONF_STR, "LIST", .def = "64,256", .cmds = BIT(CMD_BENCH_STUDY),
+     .help = "tokens of the answers under load"},
+    {"load-requests", NULL, 0, CONF_INT, "N", 1, 1 << 16, .cmds = BIT(CMD_BENCH_STUDY),
+     .help = "requests of each cell under load; unset: four for each at once, at least 10"},
+    {"context-lengths", NULL, 0, CONF_STR, "LIST", .def = "512,1024,2048,4096",
+     .cmds = BIT(CMD_BENCH_ABLATION), .help = "tokens of the prompts"},
+    {"ablation-contexts", NULL, 0, CONF_STR, "LIST", .def = "512,1024,2048,4096",
+     .cmds = BIT(CMD_BENCH_STUDY), .help = "tokens of the prompts of the context ablation"},
+    {"tests", NULL, 0, CONF_STR, "LIST", .def = "all",
+     .cmds = BIT(CMD_BENCH_ABLATION) | BIT(CMD_BENCH_STUDY),
+     .help = "which ablations: all, or some of decoding, quantization, context, server"},
+    {"precisions", NULL, 0, CONF_STR, "LIST", .def = "mxfp4,bf16,fp32",
+     .cmds = BIT(CMD_BENCH_ABLATION) | BIT(CMD_BENCH_STUDY),
+     .help = "of the quantization ablation: some of mxfp4 (the checkpoint as it is), bf16 (a "
+             "dequantised copy, written beside the results and removed), fp32 and q8 (arithmetic)"},
+    {"max-new-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "64",
+     .cmds = BIT(CMD_BENCH_ABLATION) | BIT(CMD_BENCH_STUDY),
+     .help = "tokens of the answers of the ablations"},
+    {"output-dir", NULL, 0, CONF_STR, "DIR", .def = "new_results/ablations",
+     .cmds = BIT(CMD_BENCH_ABLATION), .help = "folder of the results; made when missing"},
+    {"output-dir", NULL, 0, CONF_STR, "DIR", .def = "new_results/safety",
+     .cmds = BIT(CMD_BENCH_GOVERNANCE), .help = "folder of the results; made when missing"},
+    {"metadata", NULL, 0, CONF_STR, "FILE",
+     .cmds = BIT(CMD_BENCH_GOVERNANCE) | BIT(CMD_BENCH_STUDY),
+     .help = "JSON with records of models, by id, that replace and add to what is built in"},
+    {"map", NULL, 0, CONF_LIST, "NAME=SHORT", .cmds = UNIFY | BIT(CMD_BENCH_STUDY),
+     .help = "short name of a model; unset: the last part of its name"},
+    {"specs", NULL, 0, CONF_STR, "FILE",
+     .cmds = BIT(CMD_BENCH_APE) | BIT(CMD_REPORT) | BIT(CMD_BENCH_STUDY),
+     .help = "JSON with total_params and active_params of models by short name"},
+    {"outdir", NULL, 0, CONF_STR, "DIR", .def = "study", .cmds = BIT(CMD_BENCH_STUDY),
+     .help = "folder of the results; made when missing"},
+    {"parts", NULL, 0, CONF_STR, "LIST", .def = "latency,memory,energy,serve,ablation,governance",
+     .cmds = BIT(CMD_BENCH_STUDY), .help = "what is run"},
+    {"fresh", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH_STUDY),
+     .help = "measure again what an earlier run finished"},
     {"power-poll-hz", NULL, 0, CONF_NUM, "HZ", 0, 1000, .def = "0", .cmds = BIT(CMD_BENCH_ENERGY),
      .help = "power readings a second; 0 reads at both ends alone, 10 is a good value"},
     {"gpu-index", NULL, 0, CONF_INT, "N", 0, 1023, .cmds = POWER,
@@ -172,10 +223,10 @@ static const struct conf_opt options[] = {
      .help = "where the kernel shows the processor's energy counters"},
     {"name", NULL, 0, CONF_STR, "NAME", .cmds = STUDY,
      .help = "the model's name in the results; unset: as --model says"},
-    {"output", NULL, 'o', CONF_STR, "FILE", .cmds = STUDY,
+    {"output", NULL, 'o', CONF_STR, "FILE", .cmds = ROWS,
      .help = "write the CSV to FILE, finished rows at once to FILE.part, where a later run goes "
              "on; unset: standard output"},
-    {"json", NULL, 0, CONF_FLAG, .cmds = STUDY, .help = "print the rows as one JSON array"},
+    {"json", NULL, 0, CONF_FLAG, .cmds = ROWS, .help = "print the rows as one JSON array"},
     {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = STUDY,
      .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
              "(docs/engine.md)"},
@@ -523,6 +574,48 @@ static const struct conf_cmd commands[N_CMD] = {
          "gloss bench serve -m gpt-oss-20b --concurrency 1,8,64 --text\n"
          "gloss bench serve --base-url http://127.0.0.1:8000/v1 --served-model-name gpt-oss-20b",
          NULL},
+    [CMD_BENCH_ABLATION] =
+        {"bench ablation", "", 0, "what changes when one thing changes",
+         "The study's four ablations: the way of choosing tokens, precision, context length, and "
+         "who serves (this process, its HTTP server, --base-url). Writes a CSV each and the JSON "
+         "of "
+         "all into --output-dir (docs/measuring.md). A variant that fails becomes a row with its "
+         "error.",
+         "gloss bench ablation -m gpt-oss-20b --tests decoding,context", "ablation_studies"},
+    [CMD_BENCH_GOVERNANCE] =
+        {"bench governance", "", 0, "licences and policies of models, as documented",
+         "Writes safety_governance_summary.json, safety_evaluation.json, "
+         "safety_governance_overview.csv and safety_governance_report.md. A review of documents: "
+         "nothing is probed.",
+         "gloss bench governance --metadata models.json", "safety_governance_analysis"},
+    [CMD_BENCH_UNIFY] =
+        {"bench unify", "[DIR]", 1, "one table of each kind over all models",
+         "Reads latency/latency_*_universal.csv, memeory/memory_*_v2.csv and "
+         "energy/energy_*_fixed.csv of DIR (new_results unless given) and writes "
+         "unified_latency_comparison.csv, unified_memory_comparison_fixed.csv and "
+         "unified_energy_comparison_fixed.csv there. Tables of other models that have the study's "
+         "columns may lie beside ours.",
+         "gloss bench unify study/new_results --map openai/gpt-oss-20b=gpt-oss-20b",
+         "create_unified_from_new_results"},
+    [CMD_BENCH_APE] =
+        {"bench ape", "[DIR]", 1, "active-parameter efficiency",
+         "Writes ape/ape_analysis.csv and .json of DIR (new_results unless given) from its unified "
+         "tables: speed, 1/latency and tokens per joule for each 10^9 active parameters.",
+         "gloss bench ape study/new_results", "ape_analysis"},
+    [CMD_BENCH_STUDY] =
+        {"bench study", "", 0, "the whole study in one folder",
+         "Runs latency, memory, energy, load, ablations and the review of licences, then unifies "
+         "the tables, draws the figures and writes report.html. A run that was stopped goes on "
+         "where it was; what was finished with the same options is not measured again.",
+         "gloss bench study -m gpt-oss-20b --outdir study\n"
+         "gloss bench study --parts latency,memory --prompt-tokens 128 --gen-tokens 32",
+         NULL},
+    [CMD_REPORT] =
+        {"report", "[DIR]", 1, "tables, figures and a page from the study's results",
+         "Unifies the tables of DIR/new_results (DIR is study unless given), computes "
+         "active-parameter efficiency, draws the figures with gnuplot, and writes DIR/report.html, "
+         "one page without outside parts.",
+         "gloss report study", NULL},
     [CMD_BENCH_DECODE] = {"bench decode", "", 0, "tokens per second while all requests generate",
                           "Prints one JSON value: tokens per second and milliseconds per step.",
                           "gloss bench decode -m gpt-oss-20b --parallel 8"},
