@@ -50,6 +50,8 @@ enum cli_cmd {
     CMD_REPORT,
     CMD_MLPERF_HARMONIZE,
     CMD_MLPERF_RUN,
+    CMD_MLPERF_ACCURACY,
+    CMD_MLPERF_COMPLIANCE,
     CMD_INFO,
     CMD_SYNTH,
     CMD_QUANTIZE,
@@ -83,6 +85,8 @@ MUST_USE status cmd_bench_prefill(struct conf *, struct err *);
 MUST_USE status cmd_bench_engine(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_harmonize(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_run(struct conf *, struct err *);
+MUST_USE status cmd_mlperf_accuracy(struct conf *, struct err *);
+MUST_USE status cmd_mlperf_compliance(struct conf *, struct err *);
 MUST_USE status cmd_info(struct conf *, struct err *);
 MUST_USE status cmd_synth(struct conf *, struct err *);
 MUST_USE status cmd_quantize(struct conf *, struct err *);

@@ -21,6 +21,14 @@ static void on_progress(void *ctx, int64_t done, int64_t total)
     progress_show(ctx, done, total);
 }
 
+/* What was measured is worth reading, whatever came of it. */
+static status print_report(const struct buf *report, status st, struct err *e)
+{
+    struct err we = {0};
+    status put = report->n ? out_buf(report, &we) : OK;
+    return st == OK && put < 0 ? err_set(e, put, "%s", we.msg) : st;
+}
+
 static int given_int(const struct conf *c, const char *name, int otherwise)
 {
     return conf_given(c, name) ? (int)conf_int(c, name) : otherwise;
@@ -125,12 +133,7 @@ status cmd_mlperf_run(struct conf *c, struct err *e)
         st = mlperf_run(&o, &g, &watch, &report, e);
     }
     progress_end(&bar);
-    if (report.n) { /* what was measured is worth reading, whatever came of it */
-        struct err we = {0};
-        status put = out_buf(&report, &we);
-        if (st == OK && put < 0)
-            TRY(err_set(e, put, "%s", we.msg));
-    }
+    st = print_report(&report, st, e);
 out:
     gloss_engine_free(g.engine);
     gloss_model_close(m);
@@ -158,6 +161,81 @@ status cmd_mlperf_harmonize(struct conf *c, struct err *e)
     TRY(cli_open_vocab(c, &m, e));
     TRY(mlperf_harmonize(m, &rows, &o, &report, e));
     TRY(out_buf(&report, e));
+out:
+    gloss_model_close(m);
+    rows_fini(&rows);
+    buf_fini(&report);
+    return st;
+}
+
+/* What accuracy and compliance share. */
+static struct mlperf_accuracy read_accuracy(const struct conf *c, const struct rows *rows)
+{
+    return (struct mlperf_accuracy){
+        .rows = rows, .grader = conf_str(c, "lcb-grader"), .skip_lcb = conf_on(c, "skip-lcb")};
+}
+
+status cmd_mlperf_accuracy(struct conf *c, struct err *e)
+{
+    struct rows rows = {0};
+    struct mlperf_score score;
+    gloss_model *m = NULL;
+    struct buf report;
+    status st = OK;
+    buf_init(&report, REPORT_BYTES_MAX);
+    TRY(rows_read(&rows, conf_str(c, "reference-data"), 0, ROWS_TRUTH, e));
+    TRY(cli_open_vocab(c, &m, e));
+    struct mlperf_accuracy o = read_accuracy(c, &rows);
+    o.log = conf_str(c, "mlperf-log");
+    o.output_file = conf_str(c, "output-file");
+    o.save_outputs = conf_str(c, "save-outputs");
+    TRY(mlperf_accuracy(m, &o, &score, &report, e));
+    TRY(out_buf(&report, e));
+out:
+    gloss_model_close(m);
+    rows_fini(&rows);
+    buf_fini(&report);
+    return st;
+}
+
+static status need(const struct conf *c, const char *option, struct err *e)
+{
+    return conf_str(c, option) ? OK : err_set(e, E_USAGE, "--%s is needed", option);
+}
+
+status cmd_mlperf_compliance(struct conf *c, struct err *e)
+{
+    const char *name = c->n_pos ? c->pos[0] : "";
+    struct mlperf_compliance o = {.test =
+                                      strcmp(name, "TEST09") == 0 ? MLPERF_TEST09 : MLPERF_TEST07};
+    struct rows rows = {0};
+    gloss_model *m = NULL;
+    struct buf report;
+    status st = OK;
+    buf_init(&report, REPORT_BYTES_MAX);
+    if (strcmp(name, "TEST07") != 0 && strcmp(name, "TEST09") != 0)
+        TRY(err_set(e, E_USAGE, "which test? give TEST07 or TEST09"));
+    if (conf_str(c, "write-audit-config")) {
+        st = mlperf_audit_config(o.test, given_int(c, "samples", 0),
+                                 conf_str(c, "write-audit-config"), e);
+        goto out;
+    }
+    TRY(need(c, "compliance-dir", e));
+    TRY(need(c, "output-dir", e));
+    if (o.test == MLPERF_TEST07) {
+        TRY(need(c, "reference-data", e));
+        TRY(rows_read(&rows, conf_str(c, "reference-data"), 0, ROWS_TRUTH, e));
+        TRY(cli_open_vocab(c, &m, e));
+        o.accuracy = read_accuracy(c, &rows);
+    }
+    o.dir = conf_str(c, "compliance-dir");
+    o.output_dir = conf_str(c, "output-dir");
+    o.audit_config = conf_str(c, "audit-config");
+    o.accuracy_threshold =
+        conf_given(c, "accuracy-threshold") ? conf_num(c, "accuracy-threshold") : -1;
+    o.min_tokens = conf_given(c, "min-output-tokens") ? conf_num(c, "min-output-tokens") : -1;
+    o.max_tokens = conf_given(c, "max-output-tokens") ? conf_num(c, "max-output-tokens") : -1;
+    st = print_report(&report, mlperf_compliance(m, &o, &report, e), e);
 out:
     gloss_model_close(m);
     rows_fini(&rows);

@@ -124,6 +124,8 @@ static int run(struct conf *c, struct err *e)
         [CMD_HELP] = cmd_help,
         [CMD_MLPERF_HARMONIZE] = cmd_mlperf_harmonize,
         [CMD_MLPERF_RUN] = cmd_mlperf_run,
+        [CMD_MLPERF_ACCURACY] = cmd_mlperf_accuracy,
+        [CMD_MLPERF_COMPLIANCE] = cmd_mlperf_compliance,
     };
     return commands[c->cmd](c, e);
 }

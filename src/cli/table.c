@@ -13,7 +13,10 @@
     (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN) |    \
      SPEED | STUDY)
 #define OPEN (RUN | BIT(CMD_INFO))
-#define VOCAB (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE) | BIT(CMD_MLPERF_HARMONIZE))
+#define VOCAB                                                                                      \
+    (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE) | BIT(CMD_MLPERF_HARMONIZE) |            \
+     BIT(CMD_MLPERF_ACCURACY) | BIT(CMD_MLPERF_COMPLIANCE))
+#define LCB (BIT(CMD_MLPERF_ACCURACY) | BIT(CMD_MLPERF_COMPLIANCE))
 #define ANY 0x1p63
 
 static const char g_model[] = "Model";
@@ -309,6 +312,42 @@ static const struct conf_opt options[] = {
     {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN), .group = g_model,
      .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
              "(docs/engine.md)"},
+
+    /* mlperf accuracy */
+    {"mlperf-log", NULL, 0, CONF_STR, "FILE", .required = true, .cmds = BIT(CMD_MLPERF_ACCURACY),
+     .help = "mlperf_log_accuracy.json of the run"},
+    {"reference-data", NULL, 0, CONF_STR, "FILE", .required = true,
+     .cmds = BIT(CMD_MLPERF_ACCURACY),
+     .help = "the data set of the run, with dataset and ground_truth"},
+    {"output-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_ACCURACY),
+     .help = "write a JSON file with the summary and every result"},
+    {"save-outputs", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_ACCURACY),
+     .help = "write the answers as text and ids, by row, as JSON Lines"},
+    {"lcb-grader", NULL, 0, CONF_STR, "COMMAND", .cmds = LCB,
+     .help = "judges programs: reads lines {\"question_id\",\"code\"}, writes lines "
+             "{\"passed\",\"details\"}"},
+    {"skip-lcb", NULL, 0, CONF_FLAG, .cmds = LCB,
+     .help = "leave programs (livecodebench) out of the score"},
+
+    /* mlperf compliance */
+    {"compliance-dir", "compliance_dir", 'c', CONF_STR, "DIR", .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "logs of the run that audit.config changed"},
+    {"output-dir", "output_dir", 'o', CONF_STR, "DIR", .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "where the folder TEST07 or TEST09 is made"},
+    {"audit-config", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "read thresholds from it; unset: MLPerf's own"},
+    {"accuracy-threshold", NULL, 0, CONF_NUM, "X", 0, 100, .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "TEST07: least score"},
+    {"min-output-tokens", NULL, 0, CONF_NUM, "X", 0, 1e9, .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "TEST09: least mean length of an answer"},
+    {"max-output-tokens", NULL, 0, CONF_NUM, "X", 0, 1e9, .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "TEST09: greatest mean length of an answer"},
+    {"reference-data", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "TEST07: the data set of the run, with dataset and ground_truth"},
+    {"write-audit-config", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "only write the test's audit.config"},
+    {"samples", NULL, 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_MLPERF_COMPLIANCE),
+     .help = "rows that the audit.config counts on; unset: the benchmark's 990 or 6396"},
 
     /* info */
     {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFO), .help = "print one JSON value"},
@@ -645,6 +684,23 @@ static const struct conf_cmd commands[N_CMD] = {
          "gloss mlperf run -m gpt-oss-120b --scenario server --input-file perf.jsonl\n"
          "gloss mlperf run -m gpt-oss-120b --accuracy --input-file acc.jsonl\n"
          "gloss mlperf run --input-tokens acc.jsonl --pass-k 4 --output answers.jsonl"},
+    [CMD_MLPERF_ACCURACY] =
+        {"mlperf accuracy", "", 0, "the score of an accuracy run",
+         "Takes the answers out of the log, finds the answer in each text by the benchmark's rules "
+         "and compares it with the data set. Prints the score by data set and the line "
+         "'exact_match' that submission checkers read; with the full data set the target is "
+         "82.30.",
+         "gloss mlperf accuracy --reference-data acc.jsonl --skip-lcb "
+         "--mlperf-log mlperf_results/offline/accuracy/mlperf_log_accuracy.json"},
+    [CMD_MLPERF_COMPLIANCE] =
+        {"mlperf compliance", "TEST07|TEST09", 1, "MLPerf's compliance tests of a run",
+         "First --write-audit-config, then a performance run with that --audit-config, then the "
+         "verdict: TEST07 wants a least accuracy, TEST09 a mean length of the answers. Exit code 1 "
+         "when the test fails.",
+         "gloss mlperf compliance TEST07 --write-audit-config audit.config\n"
+         "gloss mlperf run --input-file gpqa.jsonl --audit-config audit.config\n"
+         "gloss mlperf compliance TEST07 --reference-data gpqa.jsonl "
+         "-c mlperf_results/offline/performance -o compliance"},
     [CMD_INFO] =
         {"info", "", 0, "shape, size and memory of a model",
          "Prints the shape, the number of parameters, bytes by kind of tensor, the memory of the "

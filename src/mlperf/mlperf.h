@@ -78,4 +78,40 @@ MUST_USE status mlperf_harmonize(const gloss_model *m, const struct rows *,
                                  const struct mlperf_harmonize *, struct buf *report,
                                  struct err *e);
 
+/* ---- accuracy.c ---- */
+
+struct mlperf_accuracy {
+    const char *log;          /* mlperf_log_accuracy.json */
+    const struct rows *rows;  /* of the run, with dataset and ground_truth */
+    const char *output_file;  /* JSON of all results, or NULL */
+    const char *save_outputs; /* JSON Lines with the texts, or NULL */
+    const char *grader;       /* command that judges programs (grader.h), or NULL */
+    bool skip_lcb;            /* leave programs out of the score */
+};
+struct mlperf_score {
+    int64_t n_correct, n_total;
+    double score, max_score, percent;
+};
+/* m NULL: the compiled-in vocabulary. */
+MUST_USE status mlperf_accuracy(const gloss_model *m, const struct mlperf_accuracy *,
+                                struct mlperf_score *, struct buf *report, struct err *e);
+
+/* ---- compliance.c ---- */
+
+enum mlperf_test { MLPERF_TEST07, MLPERF_TEST09 };
+
+struct mlperf_compliance {
+    enum mlperf_test test;
+    const char *dir;                                   /* logs of the run under audit.config */
+    const char *output_dir;                            /* TEST07 or TEST09 is made in it */
+    const char *audit_config;                          /* where thresholds are read, or NULL */
+    double accuracy_threshold, min_tokens, max_tokens; /* negative: the file's, else MLPerf's */
+    struct mlperf_accuracy accuracy;                   /* TEST07; its log is dir's */
+};
+/* Judges the logs, writes the verdict and copies the logs. E_STATE: done, and the test failed. */
+MUST_USE status mlperf_compliance(const gloss_model *m, const struct mlperf_compliance *,
+                                  struct buf *report, struct err *e);
+/* The audit.config of a test on a data set of n rows (0: the benchmark's own). */
+MUST_USE status mlperf_audit_config(enum mlperf_test, int64_t n, const char *path, struct err *e);
+
 #endif
