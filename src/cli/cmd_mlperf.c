@@ -89,6 +89,7 @@ static status open_engine(struct conf *c, gloss_model *m, const struct rows *row
     size_t n_ctx = longest + (size_t)g->max_tokens;
     o.n_ctx = n_ctx < (size_t)info.n_ctx ? (int)n_ctx : info.n_ctx;
     o.max_requests = g->n_parallel;
+    o.no_prefix_cache = !conf_on(c, "prefix-cache");
     return cli_start_engine(c, m, &o, conf_str(c, "scripted"), &g->engine, e);
 }
 
