@@ -3,7 +3,7 @@
 #include "base/mem.h"
 #include "mlperf/acclog.h"
 #include "mlperf/detok.h"
-#include "mlperf/extract.h"
+#include "mlperf/rules.h"
 #include "mlperf/grader.h"
 #include "mlperf/mlperf.h"
 
@@ -97,7 +97,7 @@ static status find_set(struct scorer *s, const char *dataset, int *set, struct e
 static bool truth_integer(const char *text, int *v)
 {
     double d;
-    struct span t = extract_trim((struct span){text, strlen(text)});
+    struct span t = rule_trim((struct span){text, strlen(text)});
     char copy[32];
     if (t.n == 0 || t.n >= sizeof copy)
         return false;
@@ -126,19 +126,19 @@ static void judge(struct scorer *s, struct result *r, const char *truth)
     case KIND_CHOICE_D:
     case KIND_CHOICE_J:
         number[0] =
-            extract_choice(text, s->set[r->set].kind == KIND_CHOICE_D ? 'D' : 'J', &s->scratch);
+            rule_choice(text, s->set[r->set].kind == KIND_CHOICE_D ? 'D' : 'J', &s->scratch);
         number[1] = 0;
         r->extracted = number[0] ? mem_strdup(number) : NULL;
         r->correct = number[0] && truth && same_letter(number[0], truth);
         break;
     case KIND_INTEGER:
-        v = extract_integer(text);
+        v = rule_integer(text);
         snprintf(number, sizeof number, "%d", v);
         r->extracted = v >= 0 ? mem_strdup(number) : NULL;
         r->correct = v >= 0 && truth && truth_integer(truth, &want) && want == v;
         break;
     default:
-        code = extract_code(text);
+        code = rule_code(text);
         r->extracted = code.p ? mem_strndup(code.p, code.n) : NULL;
     }
 }

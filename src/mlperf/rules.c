@@ -1,4 +1,4 @@
-#include "mlperf/extract.h"
+#include "mlperf/rules.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -77,7 +77,7 @@ static const char *skip_space(const char *p, const char *end)
     return p;
 }
 
-struct span extract_trim(struct span s)
+struct span rule_trim(struct span s)
 {
     const char *p = skip_space(s.p, s.p + s.n), *end = s.p + s.n;
     while (end > p && is_space(char_before(end, p))) {
@@ -129,10 +129,10 @@ static char choice_at(const char *p, const char *end, char last)
 
 /* ---- the final message ---- */
 
-struct span extract_final(struct span text)
+struct span rule_final(struct span text)
 {
     static const char header[] = "<|channel|>final", body[] = "<|message|>";
-    text = extract_trim(text);
+    text = rule_trim(text);
     const char *end = text.p + text.n;
     for (const char *p = text.p; (p = find(p, end, header)) != NULL; p++) {
         const char *q = p + sizeof header - 1;
@@ -142,7 +142,7 @@ struct span extract_final(struct span text)
             continue;
         q += sizeof body - 1;
         const char *stop = find(q, end, "<|return|>");
-        return extract_trim((struct span){q, (size_t)((stop ? stop : end) - q)});
+        return rule_trim((struct span){q, (size_t)((stop ? stop : end) - q)});
     }
     return text;
 }
@@ -183,7 +183,7 @@ static struct span without_list(struct span s)
     if (s.n < 2 || s.p[0] != '[' || (s.p[1] != '\'' && s.p[1] != '"') || s.p[s.n - 1] != ']' ||
         (s.p[s.n - 2] != '\'' && s.p[s.n - 2] != '"'))
         return s;
-    return extract_trim((struct span){s.p + 2, s.n > 4 ? s.n - 4 : 0});
+    return rule_trim((struct span){s.p + 2, s.n > 4 ? s.n - 4 : 0});
 }
 
 /* The first letter of all, if it stands alone. */
@@ -252,14 +252,14 @@ static char choice_last(struct span s, char last)
     return found;
 }
 
-char extract_choice(struct span text, char last, struct buf *b)
+char rule_choice(struct span text, char last, struct buf *b)
 {
-    text = extract_trim(text);
+    text = rule_trim(text);
     if (text.n == 0)
         return 0;
     struct buf bare;
     buf_init(&bare, b->max);
-    put_without_bold(&bare, extract_final(text));
+    put_without_bold(&bare, rule_final(text));
     buf_clear(b); /* the final message, then the whole text */
     put_unescaped(b, without_list((struct span){bare.p, bare.n}));
     size_t mid = b->n;
@@ -295,7 +295,7 @@ static int value(const char *p, const char *end)
     return v < 1000 ? v : 1000;
 }
 
-int extract_integer(struct span text)
+int rule_integer(struct span text)
 {
     static const char box[] = "\\boxed{";
     const char *end = text.p + text.n;
@@ -333,7 +333,7 @@ static struct span last_fence(struct span s, const char *open)
         found = (struct span){from, (size_t)(to - from)};
         p = to + 3;
     }
-    return found.p ? extract_trim(found) : found;
+    return found.p ? rule_trim(found) : found;
 }
 
 /* Without a first line that names the language. */
@@ -359,10 +359,10 @@ static struct span code_in(struct span s)
     return code.p ? without_tag(code) : code;
 }
 
-struct span extract_code(struct span text)
+struct span rule_code(struct span text)
 {
-    text = extract_trim(text);
-    struct span final = extract_final(text), code = {0};
+    text = rule_trim(text);
+    struct span final = rule_final(text), code = {0};
     if (final.p != text.p || final.n != text.n)
         code = code_in(final);
     return code.p ? code : code_in(text);
