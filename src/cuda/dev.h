@@ -37,11 +37,13 @@ enum {
     HEAD = 64,           /* d_head */
     SPLIT_KEYS = 256,    /* keys of one block when a decoding row's cache is shared out */
     BLOCK_QUERIES = 128, /* queries (positions times heads of a key head) of one attention block */
+    ATTN_PAD = 64,       /* numbers after each row of attention's results: a step, so that rows do
+                            not lie a power of two apart */
     THIN_ROWS = 32,      /* up to so many rows the products read weights once, as vectors */
 };
 
 /* Chains per product; see above. */
-enum { CHAINS_QKV = 4, CHAINS_OUT = 8, CHAINS_HEAD = 1, CHAINS_GATE = 2, CHAINS_DOWN = 4 };
+enum { CHAINS_QKV = 4, CHAINS_OUT = 8, CHAINS_HEAD = 1, CHAINS_EXPERTS = 1 };
 
 enum row_order { ORDER_PLAIN, ORDER_ROPE, ORDER_PAIR };
 
@@ -55,7 +57,10 @@ struct dmat {
 };
 
 struct dlayer {
-    float *attn_norm, *b_qkv, *sinks, *b_o, *mlp_norm, *router, *b_router, *b_gate, *b_down;
+    float *attn_norm, *b_qkv, *sinks, *b_o, *mlp_norm, *b_router, *b_gate, *b_down;
+    float *router;   /* [n_expert, d] times mlp_norm, so that it works on the residual */
+    float *router_t; /* [rows of o's tiles, ld_router] the same transposed, zeros around it */
+    int ld_router;   /* n_expert rounded up to a power of two, at least 4 */
     struct dmat qkv, o, gate, down;
     bool sliding;
     int i_pool; /* place within its pool's pages */
@@ -113,21 +118,24 @@ const struct card *card();
 
 /* Launches with programmatic dependence on the kernel before: it may start while that one ends,
  * and waits in pdl_wait() before it touches what that one writes. (Before Hopper: one after the
- * other.) */
-template <typename... P, typename... A>
+ * other.) cluster: the blocks along z are one, from Hopper on. */
+template <bool cluster = false, typename... P, typename... A>
 static inline void launch(void (*k)(P...), dim3 grid, int threads, size_t smem, cudaStream_t s,
                           A... a)
 {
-    cudaLaunchAttribute at[1];
+    cudaLaunchAttribute at[2];
     at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     at[0].val.programmaticStreamSerializationAllowed = 1;
+    at[1].id = cudaLaunchAttributeClusterDimension;
+    at[1].val.clusterDim.x = at[1].val.clusterDim.y = 1;
+    at[1].val.clusterDim.z = grid.z;
     cudaLaunchConfig_t c = {};
     c.gridDim = grid;
     c.blockDim = dim3((unsigned)threads);
     c.dynamicSmemBytes = smem;
     c.stream = s;
     c.attrs = at;
-    c.numAttrs = card()->major >= 9;
+    c.numAttrs = card()->major < 9 ? 0 : cluster ? 2 : 1;
     CU(cudaLaunchKernelEx(&c, k, (P)a...));
 }
 
@@ -143,6 +151,14 @@ static __device__ __forceinline__ void pdl_go()
 {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+/* n bytes, a multiple of 16, set out for L2. */
+static __device__ __forceinline__ void warm(const void *p, int n)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(n));
 #endif
 }
 
@@ -260,11 +276,23 @@ void k_head(const struct dmat *m, const float *norm, float eps, const struct dst
 void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *xn, int n_row,
             int n_active, int n_expert, float alpha, float limit, __nv_bfloat16 *ff,
             cudaStream_t s);
-/* One row: straight into x. More: y [slots, d], and k_combine adds. */
+/* y [slots, d]. */
 void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *ff, int n_row,
-            int n_active, int n_expert, float *y, float *x, cudaStream_t s);
+            int n_active, int n_expert, float *y, cudaStream_t s);
+/* x += the experts' weighted sum; normed into xn [R, ld] unless norm is NULL. */
 void k_combine(const struct droute *r, const float *y, int n_row, int n_active, int d, float *x,
+               const float *norm, int ld, float eps, __nv_bfloat16 *xn, cudaStream_t s);
+
+/* One row: k_out, k_router, k_gate, k_down and k_combine in three kernels. share [tiles of o,
+ * ld_router]; of the routing, expert and weight are set. */
+bool one_row_fits(const struct dlayer *l, int n_expert);
+void k_out_one(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, float *share,
                cudaStream_t s);
+void k_gate_one(const struct dlayer *l, const float *x, const float *share, int n_expert,
+                int n_active, float eps, float alpha, float limit, const struct droute *r,
+                __nv_bfloat16 *ff, cudaStream_t s);
+void k_down_one(const struct dlayer *l, const struct droute *r, int n_active,
+                const __nv_bfloat16 *ff, float *x, cudaStream_t s);
 
 void k_embed(const __nv_bfloat16 *embed, const struct dstep *st, int n_row, int d, const float *inv,
              float factor, float *x, float *cos, float *sin, cudaStream_t s);
@@ -273,7 +301,7 @@ void k_norm(const float *x, const int32_t *rows, const float *w, int n, int d, i
             __nv_bfloat16 *xn, cudaStream_t s);
 /* Norm, router, choice and grouping; xn receives the normed rows. */
 void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
-              int n_expert, int n_active, float *score, const struct droute *r, __nv_bfloat16 *xn,
+              int n_expert, int n_active, const struct droute *r, __nv_bfloat16 *xn,
               cudaStream_t s);
 /* Slots of a group at most. */
 int router_group(int n_row, int n_active, int n_expert);
@@ -283,7 +311,7 @@ struct attn_args {
     struct dpool pool;
     int i_layer, n_head, n_kv_head, window; /* window 0: full */
     const float *sinks;
-    __nv_bfloat16 *out; /* [R, n_head * 64] */
+    __nv_bfloat16 *out; /* [R, n_head * 64 + ATTN_PAD] */
     float *part;        /* [n_single, n_kv_head, n_split, 16, 66] */
     unsigned *arrived;  /* [n_single, n_kv_head] zero before and after */
 };

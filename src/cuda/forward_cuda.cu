@@ -45,7 +45,8 @@ struct cuda {
 
     bool ready;
     struct kv_plan plan;
-    float *x, *cos, *sin, *score, *y, *part, *logits;
+    float *x, *cos, *sin, *y, *part, *logits;
+    float *share; /* of the router's sums, when one row decodes */
     __nv_bfloat16 *xn, *q, *attn, *ff;
     int ld_x, ld_ff; /* d_model and d_ff rounded up to whole steps */
     struct droute route;
@@ -109,12 +110,12 @@ static void run_layer(struct cuda *c, int i)
     const struct dlayer *l = &c->layer[i];
     const struct dpool *pool = l->sliding ? &c->window : &c->full;
     int n = c->n_row;
-    bool fused = n == 1;
-    if (!fused)
+    bool one = n == 1 && one_row_fits(l, s->n_expert);
+    if (i == 0 && n > 1)
         k_norm(c->x, NULL, l->attn_norm, n, s->d_model, c->ld_x, s->norm_eps, c->xn, c->stream);
     struct qkv_out out = {c->q,      *pool,        l->i_pool, l->sliding,
                           s->n_head, s->n_kv_head, c->cos,    c->sin};
-    k_qkv(l, &c->st, c->x, fused ? NULL : c->xn, n, s->norm_eps, &out, c->stream);
+    k_qkv(l, &c->st, c->x, n > 1 ? c->xn : NULL, n, s->norm_eps, &out, c->stream);
     struct attn_args a = {
         c->q,     *pool,   l->i_pool, s->n_head, s->n_kv_head, l->sliding ? s->window : 0,
         l->sinks, c->attn, c->part,   c->arrived};
@@ -122,12 +123,22 @@ static void run_layer(struct cuda *c, int i)
         k_attn_single(&a, &c->st, c->n_single, l->sliding ? 1 : c->n_split, c->stream);
     if (c->n_block)
         k_attn_block(&a, &c->st, c->n_block, c->stream);
+    if (one) {
+        k_out_one(l, c->attn, c->x, c->share, c->stream);
+        k_gate_one(l, c->x, c->share, s->n_expert, s->n_active, s->norm_eps, s->swiglu_alpha,
+                   s->swiglu_limit, &c->route, c->ff, c->stream);
+        k_down_one(l, &c->route, s->n_active, c->ff, c->x, c->stream);
+        return;
+    }
     k_out(l, c->attn, c->x, n, c->stream);
-    k_router(l, c->x, n, s->d_model, c->ld_x, s->norm_eps, s->n_expert, s->n_active, c->score,
-             &c->route, c->xn, c->stream);
+    k_router(l, c->x, n, s->d_model, c->ld_x, s->norm_eps, s->n_expert, s->n_active, &c->route,
+             c->xn, c->stream);
     k_gate(l, &c->route, c->xn, n, s->n_active, s->n_expert, s->swiglu_alpha, s->swiglu_limit,
            c->ff, c->stream);
-    k_down(l, &c->route, c->ff, n, s->n_active, s->n_expert, c->y, c->x, c->stream);
+    k_down(l, &c->route, c->ff, n, s->n_active, s->n_expert, c->y, c->stream);
+    const float *next = n > 1 && i + 1 < s->n_layer ? c->layer[i + 1].attn_norm : NULL;
+    k_combine(&c->route, c->y, n, s->n_active, s->d_model, c->x, next, c->ld_x, s->norm_eps, c->xn,
+              c->stream);
 }
 
 static void run_step(struct cuda *c)
@@ -373,8 +384,8 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
     get(&c->sin, R * 32);
     get(&c->xn, rows * (size_t)c->ld_x);
     get(&c->q, R * q);
-    get(&c->attn, R * q);
-    get(&c->score, R * (size_t)s->n_expert);
+    get(&c->attn, R * (q + ATTN_PAD));
+    get(&c->share, (size_t)c->layer[0].o.n_tile * (size_t)c->layer[0].ld_router);
     get(&c->ff, R * K * (size_t)c->ld_ff);
     get(&c->y, R * K * d);
     get(&c->route.expert, R * K);
@@ -425,8 +436,8 @@ static void cuda_close(struct backend *base)
         cudaGraphExecDestroy(c->graph[i].exec);
     for (int i = 0; i < c->spec.n_layer; i++) {
         struct dlayer *l = &c->layer[i];
-        float *v[] = {l->attn_norm, l->b_qkv,    l->sinks,  l->b_o,   l->mlp_norm,
-                      l->router,    l->b_router, l->b_gate, l->b_down};
+        float *v[] = {l->attn_norm, l->b_qkv,    l->sinks,    l->b_o,    l->mlp_norm,
+                      l->router,    l->router_t, l->b_router, l->b_gate, l->b_down};
         for (size_t j = 0; j < sizeof v / sizeof *v; j++)
             cudaFree(v[j]);
         free_mat(&l->qkv);
@@ -443,7 +454,7 @@ static void cuda_close(struct backend *base)
                  c->x,
                  c->cos,
                  c->sin,
-                 c->score,
+                 c->share,
                  c->y,
                  c->part,
                  c->logits,
@@ -491,6 +502,30 @@ static status check_spec(const struct spec *s, struct err *e)
     return OK;
 }
 
+/* The router's weights times the norm's, both ways round. */
+static status load_router(struct cuda *c, const struct layer *l, struct dlayer *d, struct upload *u,
+                          struct err *e)
+{
+    size_t m = (size_t)c->spec.d_model, E = (size_t)c->spec.n_expert, ld = 4;
+    while (ld < E)
+        ld *= 2;
+    size_t rows = (m + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    float *w = (float *)mem_array(E * m, sizeof *w), *t = (float *)mem_calloc(rows * ld, sizeof *t);
+    status st = OK;
+    if (!w || !t)
+        TRY(err_set(e, E_NOMEM, "out of memory"));
+    for (size_t i = 0; i < E; i++)
+        for (size_t j = 0; j < m; j++)
+            t[j * ld + i] = w[i * m + j] = l->router[i * m + j] * l->mlp_norm[j];
+    d->ld_router = (int)ld;
+    TRY(upload_floats(u, w, E * m, &d->router, e));
+    TRY(upload_floats(u, t, rows * ld, &d->router_t, e));
+out:
+    mem_free(t);
+    mem_free(w);
+    return st;
+}
+
 static status load_layer(struct cuda *c, const struct weights *w, int i, struct upload *u,
                          struct err *e)
 {
@@ -516,7 +551,7 @@ static status load_layer(struct cuda *c, const struct weights *w, int i, struct 
     TRY(upload_floats(u, l->sinks, (size_t)s->n_head, &d->sinks, e));
     TRY(upload_floats(u, l->bo, m, &d->b_o, e));
     TRY(upload_floats(u, l->mlp_norm, m, &d->mlp_norm, e));
-    TRY(upload_floats(u, l->router, E * m, &d->router, e));
+    TRY(load_router(c, l, d, u, e));
     TRY(upload_floats(u, l->b_router, E, &d->b_router, e));
     TRY(upload_floats(u, l->b_gate_up, E * 2 * (size_t)s->d_ff, &d->b_gate, e));
     TRY(upload_floats(u, l->b_down, E * m, &d->b_down, e));

@@ -296,7 +296,7 @@ static __global__ void __launch_bounds__(WARPS * 32)
         return;
     join(m, l, a.sinks[kv * n_q + r] * 1.4426950408889634f, 1, f, f2);
     f /= l;
-    *(uint2 *)(a.out + ((size_t)row * a.n_head + kv * n_q + r) * HEAD + c) =
+    *(uint2 *)(a.out + (size_t)row * (a.n_head * HEAD + ATTN_PAD) + (kv * n_q + r) * HEAD + c) =
         make_uint2(pack_bf16(o[0] * f, o[1] * f), pack_bf16(o[2] * f, o[3] * f));
 }
 
@@ -415,7 +415,8 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
             float f, f2, mm = t[m].m[i], l = t[m].l[i];
             join(mm, l, a.sinks[h] * 1.4426950408889634f, 1, f, f2);
             f /= l;
-            uint32_t *out = (uint32_t *)(a.out + ((size_t)(row0 + p) * a.n_head + h) * HEAD);
+            uint32_t *out =
+                (uint32_t *)(a.out + (size_t)(row0 + p) * (a.n_head * HEAD + ATTN_PAD) + h * HEAD);
             for (int u = 0; u < 8; u++)
                 out[4 * u + q] = pack_bf16(t[m].o[u][2 * i] * f, t[m].o[u][2 * i + 1] * f);
         }

@@ -9,134 +9,9 @@
  * What a product does with its results is its epilogue: a struct whose operator() receives a
  * tile, a lane's row g and the sums of rows g and g + 8 for one activation row.
  */
-#include "cuda/dev.h"
+#include "cuda/frag.h"
 
-/* ---- weights: a lane's part of a step ---- */
-
-template <bool MX> struct frag;
-
-template <> struct frag<false> {
-    static const int pieces = 128; /* of 16 bytes, in a step */
-    uint4 v[4];
-    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *)
-    {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            v[i] = load_stream(w + i * 32);
-    }
-    __device__ __forceinline__ void slice(int i, uint32_t a[4])
-    {
-        a[0] = v[i].x;
-        a[1] = v[i].y;
-        a[2] = v[i].z;
-        a[3] = v[i].w;
-    }
-};
-
-static __device__ __forceinline__ uint32_t mul2(uint32_t a, uint32_t b)
-{
-    __nv_bfloat162 r = __hmul2(*(__nv_bfloat162 *)&a, *(__nv_bfloat162 *)&b);
-    return *(uint32_t *)&r;
-}
-
-template <> struct frag<true> {
-    static const int pieces = 32;
-    uint4 v;
-    uint32_t s, lo, hi;
-    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *scale)
-    {
-        v = load_stream(w);
-        s = __ldg(scale);
-    }
-    /* Scales of rows g and g + 8 as bf16 pairs: 2^(s-1), exponent field s + 126. */
-    __device__ __forceinline__ void begin(uint32_t two)
-    {
-        lo = ((two & 255) + 126) * 0x00800080;
-        hi = ((two >> 8 & 255) + 126) * 0x00800080;
-    }
-    __device__ __forceinline__ void slice(int i, uint32_t a[4])
-    {
-        if (i % 2 == 0)
-            begin(i ? s >> 16 : s);
-        uint32_t w = i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-        a[0] = mul2(w & 0x81C081C0, lo);
-        a[1] = mul2((w << 3) & 0x81C081C0, hi);
-        a[2] = mul2((w << 6) & 0x81C081C0, lo);
-        a[3] =
-            mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040), hi);
-    }
-};
-
-/* A lane's place in the weights of one tile: what frag.load takes. */
-template <bool MX> struct place {
-    const uint4 *w;
-    const uint32_t *scale;
-    __device__ __forceinline__ place(const uint4 *w0, const uint32_t *scale0, size_t step, int lane)
-        : w(w0 + step * frag<MX>::pieces + lane), scale(scale0 + step * 8 + lane / 4)
-    {
-    }
-    __device__ __forceinline__ void load(frag<MX> &f, int ahead) const
-    {
-        f.load(w + ahead * frag<MX>::pieces, scale + ahead * 8);
-    }
-    __device__ __forceinline__ void advance(int n)
-    {
-        w += n * frag<MX>::pieces;
-        scale += n * 8;
-    }
-};
-
-/* One step of 16 outputs for NT * 8 rows; b[t]: where lane l's row l % 8 of rows 8t..8t+7 has its
- * 16 bytes number l / 8 of this step. */
-template <bool MX, int NT>
-static __device__ __forceinline__ void step_mma(frag<MX> &f, const uint32_t b[NT], uint32_t at,
-                                                float acc[NT][4])
-{
-    uint32_t x[NT][8];
-#pragma unroll
-    for (int t = 0; t < NT; t++) {
-        ldmatrix4(x[t], b[t] + at);
-        ldmatrix4(x[t] + 4, b[t] + at + 64);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        uint32_t a[4];
-        f.slice(i, a);
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-            mma(acc[t], a, x[t][2 * i], x[t][2 * i + 1]);
-    }
-}
-
-/* The first steps of a chain, under way. */
-template <bool MX, int D>
-static __device__ __forceinline__ void chain_begin(frag<MX> f[D], const place<MX> &p, int n_step)
-{
-#pragma unroll
-    for (int i = 0; i < D; i++)
-        if (i < n_step)
-            p.load(f[i], i);
-}
-
-/* A chain of n_step steps whose first D are under way. */
-template <bool MX, int D, int NT>
-static __device__ __forceinline__ void chain_run(frag<MX> f[D], place<MX> p, int n_step,
-                                                 uint32_t b[NT], float acc[NT][4])
-{
-    for (int left = n_step; left > 0; left -= D) {
-#pragma unroll
-        for (int i = 0; i < D; i++)
-            if (i < left) {
-                step_mma<MX, NT>(f[i], b, i * STEP * 2, acc);
-                if (i + D < left)
-                    p.load(f[i], i + D);
-            }
-        p.advance(D);
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-            b[t] += D * STEP * 2;
-    }
-}
+#include <math.h>
 
 /* ---- where activations come from ---- */
 
@@ -149,9 +24,10 @@ struct source {
     float eps;
 };
 
-/* Up to n rows from index i0 into shared memory, `stride` bytes apart. 256 threads. */
-static __device__ void stage(const struct source &s, int i0, int n, char *to, size_t stride,
-                             float *part)
+/* Up to n rows of n_step steps from index i0 into shared memory, `stride` bytes apart. 256 threads.
+ */
+static __device__ void stage(const struct source &s, int n_step, int i0, int n, char *to,
+                             size_t stride, float *part)
 {
     if (!s.xn) {
         for (int i = 0; i < n; i++) {
@@ -160,7 +36,7 @@ static __device__ void stage(const struct source &s, int i0, int n, char *to, si
                      part);
         }
     } else {
-        int chunks = s.ld / 8;
+        int chunks = n_step * (STEP / 8);
         for (int i = threadIdx.x; i < n * chunks; i += 256) {
             int t = i / chunks, k = i % chunks;
             int r = s.row ? s.row[i0 + t] : i0 + t;
@@ -187,10 +63,10 @@ struct epi_qkv {
             d = tile % 4 * 16 + g;
             d2 = d + 8;
         }
-        lo += bias[head * HEAD + d];
-        hi += bias[head * HEAD + d2];
+        lo += __ldg(bias + head * HEAD + d);
+        hi += __ldg(bias + head * HEAD + d2);
         if (!is_v) {
-            float c = o.cos[row * 32 + d], s = o.sin[row * 32 + d], a = lo;
+            float c = __ldg(o.cos + row * 32 + d), s = __ldg(o.sin + row * 32 + d), a = lo;
             lo = a * c - hi * s;
             hi = hi * c + a * s;
         }
@@ -202,9 +78,10 @@ struct epi_qkv {
             q[d2] = __float2bfloat16(hi * f);
             return;
         }
-        const struct dseq &sq = st.seq[st.row_seq[row]];
-        int pos = st.pos[row], page = pos / KV_PAGE, slot = pos % KV_PAGE;
-        page = st.table[o.sliding ? sq.window + page - sq.window0 : sq.full + page];
+        const struct dseq *sq = st.seq + __ldg(st.row_seq + row);
+        int pos = __ldg(st.pos + row), page = pos / KV_PAGE, slot = pos % KV_PAGE;
+        page = __ldg(st.table + (o.sliding ? __ldg(&sq->window) + page - __ldg(&sq->window0)
+                                           : __ldg(&sq->full) + page));
         __nv_bfloat16 *p = o.pool.p + (size_t)page * o.pool.page +
                            ((size_t)o.i_layer * o.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
         if (is_v) {
@@ -226,10 +103,11 @@ struct epi_out {
     {
         int o = tile * TILE_ROWS + g;
         float *p = x + (size_t)row * d + o;
+        /* An addition that nobody waits for; each number gets one. */
         if (o < d)
-            p[0] += lo + bias[o];
+            atomicAdd(p, lo + __ldg(bias + o));
         if (o + 8 < d)
-            p[8] += hi + bias[o + 8];
+            atomicAdd(p + 8, hi + __ldg(bias + o + 8));
     }
 };
 
@@ -258,11 +136,7 @@ struct epi_gate {
         if (j >= d_ff)
             return;
         const float *b = bias + ((size_t)expert * d_ff + j) * 2;
-        float gate = lo * gain + b[0], up = hi * gain + b[1];
-        /* not fminf: NaN must stay NaN */
-        gate = gate > limit ? limit : gate;
-        up = up > limit ? limit : up < -limit ? -limit : up;
-        float v = gate / (1.0f + __expf(-alpha * gate)) * (up + 1.0f);
+        float v = swiglu(lo * gain + __ldg(b), hi * gain + __ldg(b + 1), alpha, limit);
         ff[(size_t)slot * ld + j] = __float2bfloat16(v);
     }
 };
@@ -278,9 +152,9 @@ struct epi_down {
         const float *b = bias + (size_t)expert * d + o;
         float *p = y + (size_t)slot * d + o;
         if (o < d)
-            p[0] = lo * gain + b[0];
+            p[0] = lo * gain + __ldg(b);
         if (o + 8 < d)
-            p[8] = hi * gain + b[8];
+            p[8] = hi * gain + __ldg(b + 8);
     }
 };
 
@@ -293,7 +167,20 @@ struct work {
     int n;             /* rows; of grouped products it says nothing */
     const int4 *group; /* NULL: not by expert */
     const int32_t *n_group;
+    uint32_t zero; /* 0 */
 };
+
+/* Waits for the routing; false: there are fewer groups. */
+static __device__ __forceinline__ bool take_group(const struct work &k, int i, int *expert,
+                                                  int *slot0, int *n)
+{
+    pdl_wait();
+    int4 grp = k.group[i];
+    *expert = grp.x;
+    *slot0 = grp.y;
+    *n = grp.z;
+    return i < *k.n_group;
+}
 
 /* Steps under way in a warp, and blocks an SM shall hold: the registers for the one limit the
  * other. */
@@ -340,18 +227,9 @@ static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
     int s0 = chain * k.n_step / NC, s1 = (chain + 1) * k.n_step / NC;
     frag<MX> f[D];
     int expert = 0, slot0 = blockIdx.y * NT * 8, n = min(NT * 8, k.n - slot0);
-    if (k.group) {
-        pdl_wait();
-        pdl_go(); /* the kernel after this may count on the routing: see down_one */
-        int4 grp = k.group[blockIdx.y];
-        if (blockIdx.y >= *k.n_group)
-            return;
-        expert = grp.x;
-        slot0 = grp.y;
-        n = grp.z;
-    } else {
-        pdl_go();
-    }
+    pdl_go();
+    if (k.group && !take_group(k, blockIdx.y, &expert, &slot0, &n))
+        return;
     bool staged = false;
     for (int t0 = blockIdx.x * TILES; t0 < k.n_tile; t0 += gridDim.x * TILES) {
         int tile = t0 + warp / NC;
@@ -362,7 +240,7 @@ static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
         if (!staged) {
             if (!k.group)
                 pdl_wait();
-            stage(src, slot0, n, smem, stride, part8);
+            stage(src, k.n_step, slot0, n, smem, stride, part8);
             staged = true;
         }
         float acc[NT][4] = {};
@@ -385,12 +263,6 @@ static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
                 }
         }
     }
-}
-
-template <typename K> static void allow_smem(K kernel, size_t bytes)
-{
-    if (bytes > 48 << 10)
-        CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
 template <bool MX, int NT, int NC, typename E>
@@ -434,17 +306,11 @@ static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct sour
     constexpr int N = NT * 16;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile0 = blockIdx.y * WIDE_TILES + warp % 4 * 2, col0 = warp / 4 * NT * 8;
+    int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
     pdl_go();
     pdl_wait();
-    int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
-    if (k.group) {
-        int4 grp = k.group[blockIdx.x];
-        if (blockIdx.x >= *k.n_group)
-            return;
-        expert = grp.x;
-        slot0 = grp.y;
-        n = grp.z;
-    }
+    if (k.group && !take_group(k, blockIdx.x, &expert, &slot0, &n))
+        return;
     n = n < N ? n : N;
     const char *from[N / 32];
     uint32_t to[N / 32];
@@ -558,6 +424,17 @@ static void wide_n(int per_item, int n_item, const struct work &k, const struct 
 
 #ifdef GLOSS_WGMMA
 /* c[64 outputs, N rows] += a (registers) times b (shared memory, rows of 128 bytes, swizzled). */
+static __device__ __forceinline__ void wgmma(float (&c)[16], const uint32_t a[4], uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+                 "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),
+                   "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),
+                   "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 static __device__ __forceinline__ void wgmma(float (&c)[32], const uint32_t a[4], uint64_t b)
 {
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
@@ -570,6 +447,24 @@ static __device__ __forceinline__ void wgmma(float (&c)[32], const uint32_t a[4]
                    "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
                    "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
                    "+f"(c[30]), "+f"(c[31])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+static __device__ __forceinline__ void wgmma(float (&c)[48], const uint32_t a[4], uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+                 "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),
+                   "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),
+                   "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]),
+                   "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
+                   "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]),
+                   "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]),
+                   "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]),
+                   "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
@@ -595,6 +490,71 @@ static __device__ __forceinline__ void wgmma(float (&c)[64], const uint32_t a[4]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+static __device__ __forceinline__ void wgmma(float (&c)[96], const uint32_t a[4], uint64_t b)
+{
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63,"
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79,"
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+        "}, {%96, %97, %98, %99}, %100, 1, 1, 1, 0;"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
+          "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+          "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]),
+          "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]),
+          "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
+          "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]),
+          "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]),
+          "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
+          "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]),
+          "+f"(c[63]), "+f"(c[64]), "+f"(c[65]), "+f"(c[66]), "+f"(c[67]), "+f"(c[68]), "+f"(c[69]),
+          "+f"(c[70]), "+f"(c[71]), "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]),
+          "+f"(c[77]), "+f"(c[78]), "+f"(c[79]), "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83]),
+          "+f"(c[84]), "+f"(c[85]), "+f"(c[86]), "+f"(c[87]), "+f"(c[88]), "+f"(c[89]), "+f"(c[90]),
+          "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+static __device__ __forceinline__ void wgmma(float (&c)[128], const uint32_t a[4], uint64_t b)
+{
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63,"
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79,"
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95,"
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "
+        "%111,"
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, "
+        "%127"
+        "}, {%128, %129, %130, %131}, %132, 1, 1, 1, 0;"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
+          "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+          "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]),
+          "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]),
+          "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
+          "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]),
+          "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]),
+          "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
+          "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]),
+          "+f"(c[63]), "+f"(c[64]), "+f"(c[65]), "+f"(c[66]), "+f"(c[67]), "+f"(c[68]), "+f"(c[69]),
+          "+f"(c[70]), "+f"(c[71]), "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]),
+          "+f"(c[77]), "+f"(c[78]), "+f"(c[79]), "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83]),
+          "+f"(c[84]), "+f"(c[85]), "+f"(c[86]), "+f"(c[87]), "+f"(c[88]), "+f"(c[89]), "+f"(c[90]),
+          "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95]), "+f"(c[96]), "+f"(c[97]),
+          "+f"(c[98]), "+f"(c[99]), "+f"(c[100]), "+f"(c[101]), "+f"(c[102]), "+f"(c[103]),
+          "+f"(c[104]), "+f"(c[105]), "+f"(c[106]), "+f"(c[107]), "+f"(c[108]), "+f"(c[109]),
+          "+f"(c[110]), "+f"(c[111]), "+f"(c[112]), "+f"(c[113]), "+f"(c[114]), "+f"(c[115]),
+          "+f"(c[116]), "+f"(c[117]), "+f"(c[118]), "+f"(c[119]), "+f"(c[120]), "+f"(c[121]),
+          "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 static __device__ __forceinline__ void wg_begin()
 {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -606,60 +566,70 @@ template <int LEFT> static __device__ __forceinline__ void wg_end()
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
-#endif
 
-/* Stages of shared memory: 80 and 96 KB, so that two blocks fit an SM. */
+/* Stages of N rows in 96 KB of shared memory, so that two blocks fit an SM; beyond 128 rows it has
+ * one, with 192 KB. */
 template <int N> struct wg_stages {
-    enum { n = N <= 64 ? 10 : 6 };
+    enum { n = N <= 64 ? 10 : N == 96 || N == 192 ? 8 : 6 };
 };
 
-/* 256 threads: two warpgroups of 64 outputs each, times N rows, in one chain. Registers hold the
- * weights, fetched D steps ahead and decoded one step ahead of the tensor core; activations pass
- * through shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled as the hardware
- * wants. */
-template <bool MX, int N, int D, typename E>
-static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct source src, E epi)
+static __device__ __forceinline__ void cluster_sync()
 {
-#ifdef GLOSS_WGMMA
-    extern __shared__ __align__(1024) char smem[];
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+
+/* Four floats of the shared memory of block `rank` of the cluster. */
+static __device__ __forceinline__ float4 load_cluster(uint32_t addr, int rank)
+{
+    uint32_t at;
+    float4 v;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(addr), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(at));
+    return v;
+}
+
+/* 64 outputs of each of two warpgroups times up to N rows, over the block's share of the inputs.
+ * Registers hold the weights, fetched D steps ahead and decoded one step ahead of the tensor core;
+ * activations pass through shared memory, in rows of 128 bytes whose 16-byte pieces are swizzled as
+ * the hardware wants. The blocks of a cluster share the inputs; then each adds up, in order, and
+ * hands to the epilogue a part of the rows. */
+template <bool MX, int N, int D, typename E>
+static __device__ __forceinline__ void wg_rows(const struct work &k, const struct source &src,
+                                               const E &epi, uint32_t base, int expert, int slot0,
+                                               int n)
+{
     enum { LOADS = N / 32, STAGES = wg_stages<N>::n };
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    int tile = blockIdx.y * 8 + warp;
-    pdl_go();
-    pdl_wait();
-    int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
-    if (k.group) {
-        int4 grp = k.group[blockIdx.x];
-        if (blockIdx.x >= *k.n_group)
-            return;
-        expert = grp.x;
-        slot0 = grp.y;
-        n = grp.z;
-    }
-    n = n < N ? n : N;
+    int tile = blockIdx.x * 8 + warp, part = blockIdx.z, n_part = gridDim.z;
+    int s0 = part * k.n_step / n_part, n_step = (part + 1) * k.n_step / n_part - s0;
+    bool on = tile < k.n_tile;
+    place<MX> p(k.w, k.scale, (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step + s0, lane);
+    frag<MX> f[D];
+    chain_begin<MX, D>(f, p, n_step);
+    if (!k.group)
+        pdl_wait();
     const char *from[LOADS];
-    uint32_t base = ((uint32_t)__cvta_generic_to_shared(smem) + 1023) & ~1023u, to[LOADS];
+    uint32_t to[LOADS];
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
         int c = threadIdx.x + i * 256, t = c / 8, r = slot0 + (t < n ? t : n - 1);
         r = src.row ? src.row[r] : r;
-        from[i] = (const char *)(src.xn + (size_t)r * src.ld) + c % 8 * 16;
+        from[i] = (const char *)(src.xn + (size_t)r * src.ld) + s0 * STEP * 2 + c % 8 * 16;
         to[i] = base + t * 128 + (c % 8 ^ t % 8) * 16;
     }
     auto fetch = [&](int s) {
-        if (s < k.n_step)
+        if (s < n_step)
 #pragma unroll
             for (int i = 0; i < LOADS; i++)
                 copy_async(to[i] + s % STAGES * N * 128, from[i] + (size_t)s * STEP * 2);
         asm volatile("cp.async.commit_group;");
     };
-    bool on = tile < k.n_tile;
-    place<MX> p(k.w, k.scale, (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step, lane);
-    frag<MX> f[D];
     float acc[N / 2] = {};
     for (int s = 0; s < STAGES - 2; s++)
         fetch(s);
-    chain_begin<MX, D>(f, p, k.n_step);
     /* Two sets of registers in turn: the tensor core still reads one while the other is filled. */
     uint32_t a[2][4][4];
     auto step = [&](int s, uint32_t(&x)[4][4], frag<MX> &w) {
@@ -667,15 +637,16 @@ static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct
         for (int i = 0; i < 4; i++) {
             w.slice(i, x[i]);
             /* In registers of its own, not the load's: the assembler must see that what wgmma reads
-             * is not written while it runs. blockIdx.z is 0, but it does not know that. */
+             * is not written while it runs. `zero` is 0, but it does not know that. */
             for (int j = 0; j < 4 && !MX; j++)
-                x[i][j] ^= blockIdx.z;
+                x[i][j] ^= k.zero;
         }
-        p.load(w, min(s + D, k.n_step - 1));
         asm volatile("cp.async.wait_group %0;\nfence.proxy.async.shared::cta;" ::"n"(STAGES - 3)
                      : "memory");
         __syncthreads(); /* stage s is there, and everybody has finished with stage s - 2 */
         fetch(s + STAGES - 2);
+        /* Not before the fence, which waits for all loads under way. */
+        p.load(w, min(s + D, n_step - 1));
         /* matrix descriptor: address, rows of 8 every 1024 bytes, 128-byte swizzle */
         uint64_t b =
             (uint64_t)((base + s % STAGES * N * 128) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
@@ -687,36 +658,109 @@ static __global__ void __launch_bounds__(256, 2) warpgroup(struct work k, struct
     };
     constexpr int U = D < 2 ? 2 : D;
     int s = 0;
-    for (; s + U <= k.n_step; s += U)
+    for (; s + U <= n_step; s += U)
 #pragma unroll
         for (int i = 0; i < U; i++)
             step(s + i, a[i % 2], f[i % D]);
 #pragma unroll
     for (int i = 0; i < U - 1; i++)
-        if (s + i < k.n_step)
+        if (s + i < n_step)
             step(s + i, a[i % 2], f[i % D]);
     wg_end<0>();
 #pragma unroll
     for (int i = 0; i < N / 2; i++)
         asm volatile("" : "+f"(acc[i])::"memory"); /* not read before the wait */
-#pragma unroll
-    for (int t = 0; t < N / 8; t++)
+    auto finish = [&](int t, const float *v) {
 #pragma unroll
         for (int j = 0; j < 2; j++) {
             int row = t * 8 + 2 * q + j;
             if (on && row < n)
-                epi(expert, tile, g, slot0 + row, acc[4 * t + j], acc[4 * t + 2 + j]);
+                epi(expert, tile, g, slot0 + row, v[j], v[2 + j]);
         }
+    };
+    if (n_part == 1) {
+#pragma unroll
+        for (int t = 0; t < N / 8; t++)
+            finish(t, acc + 4 * t);
+        return;
+    }
+    __syncthreads(); /* nobody reads activations any more: their place takes the sums */
+    uint32_t mine = base + threadIdx.x * 16;
+#pragma unroll
+    for (int t = 0; t < N / 8; t++)
+        asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + t * 4096),
+                     "f"(acc[4 * t]), "f"(acc[4 * t + 1]), "f"(acc[4 * t + 2]), "f"(acc[4 * t + 3])
+                     : "memory");
+    cluster_sync();
+    for (int t = part; t < N / 8; t += n_part) {
+        float v[4] = {};
+        for (int r = 0; r < n_part; r++) {
+            float4 u = load_cluster(mine + t * 4096, r);
+            v[0] += u.x;
+            v[1] += u.y;
+            v[2] += u.z;
+            v[3] += u.w;
+        }
+        finish(t, v);
+    }
+    cluster_sync(); /* nobody leaves while others read its memory */
+}
+#endif
+
+/* grid (blocks of 128 outputs, groups of at most N rows, parts of the inputs): what runs at one
+ * time reads the same few rows and experts. Few rows have a narrower instruction. */
+template <bool MX, int N, int D, typename E>
+static __global__ void __launch_bounds__(256, N > 128 ? 1 : 2)
+    warpgroup(struct work k, struct source src, E epi)
+{
+#ifdef GLOSS_WGMMA
+    extern __shared__ __align__(1024) char smem[];
+    uint32_t base = ((uint32_t)__cvta_generic_to_shared(smem) + 1023) & ~1023u;
+    pdl_go();
+    int expert = 0, slot0 = blockIdx.y * N, n = k.n - slot0;
+    if (k.group && !take_group(k, blockIdx.y, &expert, &slot0, &n))
+        return;
+    n = n < N ? n : N;
+    if (N <= 128 && n <= 32)
+        wg_rows<MX, 32, D, E>(k, src, epi, base, expert, slot0, n);
+    else if (N == 64 || n <= 64)
+        wg_rows<MX, 64, D, E>(k, src, epi, base, expert, slot0, n);
+    else if (N == 128 && n <= 96)
+        wg_rows<MX, 96, D, E>(k, src, epi, base, expert, slot0, n);
+    else if (N == 128 || n <= 128)
+        wg_rows<MX, 128, D, E>(k, src, epi, base, expert, slot0, n);
+    else if (n <= 192)
+        wg_rows<MX, 192, D, E>(k, src, epi, base, expert, slot0, n);
+    else
+        wg_rows<MX, 256, D, E>(k, src, epi, base, expert, slot0, n);
 #endif
 }
 
 template <bool MX, int N, int D, typename E>
 static void warpgroup_go(const struct work &k, const struct source &src, const E &epi, int n_item,
-                         cudaStream_t s)
+                         int n_part, cudaStream_t s)
 {
-    size_t smem = (size_t)wg_stages<N>::n * N * 128 + 1024;
+    size_t smem = (size_t)(N > 128 ? 192 : 96) * 1024 + 1024;
     allow_smem(warpgroup<MX, N, D, E>, smem);
-    launch(warpgroup<MX, N, D, E>, dim3(n_item, (k.n_tile + 7) / 8), 256, smem, s, k, src, epi);
+    launch<true>(warpgroup<MX, N, D, E>, dim3((k.n_tile + 7) / 8, n_item, n_part), 256, smem, s, k,
+                 src, epi);
+}
+
+/* Blocks of a cluster that share the inputs of a dense product, so that the card is full: the
+ * number whose rounds, of n_sm_blocks blocks an SM, take the least time. */
+static int dense_parts(int n_block, int n_step, int n_sm_blocks)
+{
+    int best = 1, room = n_sm_blocks * card()->n_sm;
+    double least = 1e30;
+    for (int p = 1; p <= 8 && n_step / p >= 4; p *= 2) {
+        /* joining costs about three steps */
+        double t = (n_block * p + room - 1) / room * ((double)n_step / p + (p > 1 ? 3 : 0));
+        if (t < least) {
+            least = t;
+            best = p;
+        }
+    }
+    return best;
 }
 
 /* Wide products of `per` rows a block. */
@@ -724,25 +768,31 @@ template <int NC, bool MX, typename E>
 static void many(int per, int n_item, const struct work &k, const struct source &src, const E &epi,
                  cudaStream_t s)
 {
+    int parts =
+        k.group ? 1 : dense_parts(n_item * ((k.n_tile + 7) / 8), k.n_step, per > 128 ? 1 : 2);
     if (card()->major != 9)
         wide_n<NC, MX>(per, n_item, k, src, epi, s);
     else if (per <= 64)
-        warpgroup_go<MX, 64, MX ? 4 : 2>(k, src, epi, n_item, s);
+        warpgroup_go<MX, 64, MX ? 4 : 2>(k, src, epi, n_item, parts, s);
+    else if (per <= 128)
+        warpgroup_go<MX, 128, MX ? 2 : 1>(k, src, epi, n_item, parts, s);
     else
-        warpgroup_go<MX, 128, MX ? 2 : 1>(k, src, epi, n_item, s);
+        warpgroup_go<MX, 256, 2>(k, src, epi, n_item, parts, s);
 }
 
 /* ---- the products ---- */
 
 static struct work work_of(const struct dmat *m, int n)
 {
-    struct work k = {m->w, m->scale, m->n_tile, m->n_step, n, NULL, NULL};
+    struct work k = {m->w, m->scale, m->n_tile, m->n_step, n, NULL, NULL, 0};
     return k;
 }
 
 /* Rows a block takes in a wide dense product. */
 static int dense_rows(int n, int n_tile)
 {
+    if (card()->major == 9 && n >= 4096)
+        return 256;
     return n <= 64 || (n + 127) / 128 * (n_tile / 8) < card()->n_sm ? 64 : 128;
 }
 
@@ -779,7 +829,7 @@ void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const
 
 void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s)
 {
-    struct source src = {attn, l->o.n_step * STEP, NULL, NULL, NULL, l->o.n_in, 0};
+    struct source src = {attn, l->o.n_step * STEP + ATTN_PAD, NULL, NULL, NULL, l->o.n_in, 0};
     struct epi_out epi = {l->b_o, x, l->o.n_out};
     dense<CHAINS_OUT>(&l->o, src, epi, n_row, 0, s);
 }
@@ -805,7 +855,7 @@ int router_group(int n_row, int n_active, int n_expert)
     int mean = n_row * n_active / n_expert;
     if (experts_thin(n_row, n_active, n_expert))
         return mean <= 4 || card()->max_smem < (size_t)120 << 10 ? 8 : 16;
-    return mean <= 64 ? 64 : 128;
+    return mean <= 64 ? 64 : mean < 384 || card()->major != 9 ? 128 : 256;
 }
 
 /* Groups of a step at most. */
@@ -825,8 +875,10 @@ static void experts(const struct dmat *m, const struct droute *r, const struct s
     k.n_group = r->n_group;
     int groups = max_groups(n_row, n_active, n_expert);
     int per = router_group(n_row, n_active, n_expert);
-    /* about four blocks an SM in all, so that one staging of activations serves many tiles */
-    int persist = 4 * card()->n_sm / groups + 1;
+    /* about four blocks an SM in all, so that one staging of activations serves many tiles; so many
+     * experts get rows when rows choose at random */
+    double used = n_expert * (1 - pow(1 - (double)n_active / n_expert, n_row));
+    int persist = (int)(4 * card()->n_sm / used) + 1;
     if (experts_thin(n_row, n_active, n_expert) && m->scale)
         thin_n<NC, true>(n_row < per ? n_row : per, k, src, epi, groups, persist, s);
     else if (experts_thin(n_row, n_active, n_expert))
@@ -843,78 +895,13 @@ void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
     struct source src = {xn, l->gate.n_step * STEP, r->slot_row, NULL, NULL, l->gate.n_in, 0};
     struct epi_gate epi = {l->b_gate,    l->gate.gain,         alpha, limit, ff,
                            l->down.n_in, l->down.n_step * STEP};
-    experts<CHAINS_GATE>(&l->gate, r, src, epi, n_row, n_active, n_expert, s);
-}
-
-/* One row: the experts of a tile in one block, a warp a chain, and their weighted sum. Weights are
- * fetched before the kernel before has ended: that one (k_gate) lets this one begin only after the
- * router's, so the choice of experts stands. */
-enum { DOWN_WARPS = 16 };
-
-template <bool MX>
-static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
-    down_one(struct dmat m, const float *bias, const int32_t *slot, const int32_t *expert,
-             const float *weight, int n_active, const __nv_bfloat16 *ff, float *x)
-{
-    extern __shared__ char smem[]; /* [n_active] rows */
-    constexpr int D = MX ? 6 : 2, NC = CHAINS_DOWN;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    int tile = blockIdx.x, chain = warp % NC, ld = m.n_step * STEP;
-    int s0 = chain * m.n_step / NC, s1 = (chain + 1) * m.n_step / NC;
-    __shared__ float part[SPEC_MAX_ACTIVE][NC][TILE_ROWS];
-    pdl_go();
-    bool staged = false;
-    for (int j = warp / NC; j < n_active || !staged; j += DOWN_WARPS / NC) {
-        bool on = j < n_active;
-        place<MX> p(m.w, m.scale,
-                    on ? (size_t)(__ldcg(expert + j) * m.n_tile + tile) * m.n_step + s0 : 0, lane);
-        frag<MX> f[D];
-        chain_begin<MX, D>(f, p, on ? s1 - s0 : 0);
-        if (!staged) {
-            pdl_wait();
-            for (int i = threadIdx.x; i < n_active * ld / 8; i += DOWN_WARPS * 32) {
-                int r = i / (ld / 8), k = i % (ld / 8);
-                *(uint4 *)(smem + (r * ld + k * 8) * 2) =
-                    *(const uint4 *)(ff + (size_t)slot[r] * ld + k * 8);
-            }
-            __syncthreads();
-            staged = true;
-        }
-        float acc[1][4] = {};
-        uint32_t b[1] = {(uint32_t)__cvta_generic_to_shared(smem) + (on ? j : 0) * ld * 2 +
-                         lane / 8 * 16 + s0 * STEP * 2};
-        chain_run<MX, D, 1>(f, p, on ? s1 - s0 : 0, b, acc);
-        if (on && q == 0) {
-            part[j][chain][g] = acc[0][0];
-            part[j][chain][g + 8] = acc[0][2];
-        }
-    }
-    __syncthreads();
-    int o = tile * TILE_ROWS + threadIdx.x;
-    if (threadIdx.x >= TILE_ROWS || o >= m.n_out)
-        return;
-    float sum = x[o];
-    for (int j = 0; j < n_active; j++) {
-        float y = part[j][0][threadIdx.x];
-        for (int c = 1; c < NC; c++)
-            y += part[j][c][threadIdx.x];
-        y = y * m.gain + bias[(size_t)expert[j] * m.n_out + o];
-        sum = fmaf(weight[j], y, sum);
-    }
-    x[o] = sum;
+    experts<CHAINS_EXPERTS>(&l->gate, r, src, epi, n_row, n_active, n_expert, s);
 }
 
 void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *ff, int n_row,
-            int n_active, int n_expert, float *y, float *x, cudaStream_t s)
+            int n_active, int n_expert, float *y, cudaStream_t s)
 {
-    if (n_row == 1) {
-        launch(l->down.scale ? down_one<true> : down_one<false>, dim3(l->down.n_tile),
-               DOWN_WARPS * 32, (size_t)n_active * l->down.n_step * STEP * 2, s, l->down, l->b_down,
-               r->slot, r->expert, r->weight, n_active, ff, x);
-        return;
-    }
     struct source src = {ff, l->down.n_step * STEP, NULL, NULL, NULL, l->down.n_in, 0};
     struct epi_down epi = {l->b_down, l->down.gain, y, l->down.n_out};
-    experts<CHAINS_DOWN>(&l->down, r, src, epi, n_row, n_active, n_expert, s);
-    k_combine(r, y, n_row, n_active, l->down.n_out, x, s);
+    experts<CHAINS_EXPERTS>(&l->down, r, src, epi, n_row, n_active, n_expert, s);
 }

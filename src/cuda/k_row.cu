@@ -61,7 +61,8 @@ static __device__ bool last_of(unsigned *counter, unsigned n)
     return last;
 }
 
-/* One warp: the k largest of v[n], descending, lower index first among equals, and their softmax.
+/* One warp: the k largest of v[n] (shared memory), descending, lower index first among equals, and
+ * their softmax.
  */
 static __device__ void choose(const float *v, int n, int k, int32_t *idx, float *weight)
 {
@@ -72,8 +73,8 @@ static __device__ void choose(const float *v, int n, int k, int32_t *idx, float 
         float best = -INFINITY;
         int at = -1;
         for (int i = lane, b = 0; i < n; i += 32, b++)
-            if (!(taken >> b & 1) && (at < 0 || __ldcg(v + i) > best)) {
-                best = __ldcg(v + i);
+            if (!(taken >> b & 1) && (at < 0 || v[i] > best)) {
+                best = v[i];
                 at = i;
             }
         for (int o = 16; o; o >>= 1) {
@@ -99,15 +100,15 @@ static __device__ void choose(const float *v, int n, int k, int32_t *idx, float 
         weight[lane] = mine / sum;
 }
 
-/* The last block of all sorts the slots by expert. 256 threads. */
+/* The last block of all sorts the slots by expert. */
 static __device__ void group_slots(const struct droute &r, int n_row, int k, int n_expert, int per)
 {
     __shared__ int count[SPEC_MAX_EXPERT], first[SPEC_MAX_EXPERT];
     int n = n_row * k;
-    for (int e = threadIdx.x; e < n_expert; e += 256)
+    for (int e = threadIdx.x; e < n_expert; e += blockDim.x)
         count[e] = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < n; i += 256)
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
         atomicAdd(&count[__ldcg(r.expert + i)], 1);
     __syncthreads();
     if (threadIdx.x < 32) {
@@ -135,150 +136,191 @@ static __device__ void group_slots(const struct droute &r, int n_row, int k, int
             *r.n_group = g;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < n; i += 256) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
         int s = atomicAdd(&first[__ldcg(r.expert + i)], 1);
         r.slot[i] = s;
         r.slot_row[s] = i / k;
     }
 }
 
-enum {
-    ROUTER_EXPERTS = 4,
-    ROUTER_VEC = 3
-}; /* a thread's part of a row: up to 3 x 4 x 256 floats */
+/* A thread's part of a row: up to 3 x 4 x 256 numbers. */
+enum { ROW_VEC = 3 };
 
-static __device__ __forceinline__ void fetch_row(float4 v[ROUTER_VEC], const float *x, int d)
+/* A block takes R rows, a warp R experts at a time, 1024 / R threads: each weight that it reads
+ * serves all rows. `w` [n_expert, d] are the router's weights times the norm's. The last block
+ * groups the slots. */
+template <int R>
+static __global__ void __launch_bounds__(1024 / R)
+    router(const float *x, const float *norm, const float *w, const float *bias, int d, int ld,
+           float eps, int n_expert, int n_active, int per, int n_row, struct droute r,
+           __nv_bfloat16 *xn)
 {
-#pragma unroll
-    for (int i = 0; i < ROUTER_VEC; i++) {
-        int at = threadIdx.x + i * 256;
-        v[i] = at < d / 4 ? ((const float4 *)x)[at] : make_float4(0, 0, 0, 0);
-    }
-}
-
-/* grid (experts / 4, row groups). A block keeps its experts' weights, times the norm's, in
- * registers and walks over its rows: one pass gives the sum of squares and the four products. It
- * also writes its share of the normed row. */
-static __global__ void __launch_bounds__(256)
-    router(const float *x, const float *w, const float *router_w, const float *bias, int d, int ld,
-           float eps, int n_expert, int n_active, int per, int n_row, int rows_per, float *score,
-           struct droute r, __nv_bfloat16 *xn)
-{
-    __shared__ float part[2][8][ROUTER_EXPERTS + 1];
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, e0 = blockIdx.x * ROUTER_EXPERTS;
-    float4 k[ROUTER_EXPERTS][ROUTER_VEC] = {}, w4[ROUTER_VEC] = {};
+    enum { EXPERTS = R, THREADS = 1024 / R, VEC = (3072 / 4 + THREADS - 1) / THREADS };
+    extern __shared__ __align__(16) char smem[];
+    __shared__ float part[THREADS / 32][R];
+    float4 *xs = (float4 *)smem;                                    /* [R, d / 4] */
+    float *score = (float *)(smem + (size_t)R * d * sizeof(float)); /* [R, n_expert] */
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row0 = blockIdx.x * R;
+    int n = min(R, n_row - row0);
     pdl_go();
-    for (int i = 0; i < ROUTER_VEC; i++) {
-        int at = threadIdx.x + i * 256;
-        if (at >= d / 4)
-            continue;
-        w4[i] = __ldg((const float4 *)w + at);
-        for (int e = 0; e < ROUTER_EXPERTS && e0 + e < n_expert; e++) {
-            float4 m = __ldg((const float4 *)(router_w + (size_t)(e0 + e) * d) + at);
-            k[e][i] = make_float4(m.x * w4[i].x, m.y * w4[i].y, m.z * w4[i].z, m.w * w4[i].w);
-        }
-    }
+    if (threadIdx.x < n_expert && threadIdx.x % gridDim.x == blockIdx.x)
+        warm(w + (size_t)threadIdx.x * d, d * (int)sizeof *w);
     pdl_wait();
-    int row0 = blockIdx.y * rows_per, row1 = min(n_row, row0 + rows_per);
-    int share = (d / 4 + gridDim.x - 1) / gridDim.x, lo = blockIdx.x * share;
-    float4 next[ROUTER_VEC];
-    fetch_row(next, x + (size_t)row0 * d, d);
-    for (int row = row0; row < row1; row++) {
-        float4 v[ROUTER_VEC];
-        float s[ROUTER_EXPERTS + 1] = {};
+    float f[R];
 #pragma unroll
-        for (int i = 0; i < ROUTER_VEC; i++)
-            v[i] = next[i];
-        if (row + 1 < row1)
-            fetch_row(next, x + (size_t)(row + 1) * d, d);
+    for (int j = 0; j < R; j++) {
+        const float4 *from = (const float4 *)(x + (size_t)(row0 + min(j, n - 1)) * d);
+        f[j] = 0;
 #pragma unroll
-        for (int i = 0; i < ROUTER_VEC; i++) {
-            s[ROUTER_EXPERTS] +=
-                v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
-#pragma unroll
-            for (int e = 0; e < ROUTER_EXPERTS; e++)
-                s[e] += v[i].x * k[e][i].x + v[i].y * k[e][i].y + v[i].z * k[e][i].z +
-                        v[i].w * k[e][i].w;
-        }
-#pragma unroll
-        for (int e = 0; e <= ROUTER_EXPERTS; e++) {
-            for (int o = 16; o; o >>= 1)
-                s[e] += __shfl_xor_sync(~0u, s[e], o);
-            if (lane == 0)
-                part[row % 2][warp][e] = s[e];
-        }
-        __syncthreads();
-#pragma unroll
-        for (int e = 0; e <= ROUTER_EXPERTS; e++) {
-            s[e] = 0;
-            for (int i = 0; i < 8; i++)
-                s[e] += part[row % 2][i][e];
-        }
-        float f = rsqrtf(s[ROUTER_EXPERTS] / (float)d + eps);
-        if (threadIdx.x < ROUTER_EXPERTS && e0 + threadIdx.x < n_expert) {
-            float mine = 0;
-            for (int e = 0; e < ROUTER_EXPERTS; e++)
-                mine = e == threadIdx.x ? s[e] : mine;
-            score[(size_t)row * n_expert + e0 + threadIdx.x] = mine * f + bias[e0 + threadIdx.x];
-        }
-#pragma unroll
-        for (int i = 0; i < ROUTER_VEC; i++) {
-            int at = threadIdx.x + i * 256;
-            if (at >= lo && at < lo + share && at < d / 4)
-                ((uint2 *)(xn + (size_t)row * ld))[at] =
-                    make_uint2(pack_bf16(v[i].x * f * w4[i].x, v[i].y * f * w4[i].y),
-                               pack_bf16(v[i].z * f * w4[i].z, v[i].w * f * w4[i].w));
+        for (int i = 0; i < VEC; i++) {
+            int at = threadIdx.x + i * THREADS;
+            if (at >= d / 4)
+                continue;
+            float4 v = from[at];
+            xs[j * (d / 4) + at] = v;
+            f[j] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
         }
     }
-    if (!last_of(&r.arrived[blockIdx.y], gridDim.x))
-        return;
-    for (int row = row0 + warp; row < row1; row += 8) {
-        choose(score + (size_t)row * n_expert, n_expert, n_active, r.expert + row * n_active,
-               r.weight + row * n_active);
-        __syncwarp();
-        if (n_row == 1 && lane < n_active) {
-            r.slot[lane] = lane;
-            r.slot_row[lane] = 0;
-            r.group[lane] = make_int4(r.expert[lane], lane, 1, 0);
-            *r.n_group = n_active;
+#pragma unroll
+    for (int j = 0; j < R; j++) {
+        for (int o = 16; o; o >>= 1)
+            f[j] += __shfl_xor_sync(~0u, f[j], o);
+        if (lane == 0)
+            part[warp][j] = f[j];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < R; j++) {
+        f[j] = 0;
+        for (int i = 0; i < THREADS / 32; i++)
+            f[j] += part[i][j];
+        f[j] = rsqrtf(f[j] / (float)d + eps);
+    }
+    for (int e0 = warp * EXPERTS; e0 < n_expert; e0 += THREADS / 32 * EXPERTS) {
+        float acc[EXPERTS][R] = {};
+#pragma unroll R == 1 ? 8 : 4
+        for (int i = lane; i < d / 4; i += 32) {
+            float4 k[EXPERTS];
+#pragma unroll
+            for (int e = 0; e < EXPERTS; e++)
+                k[e] = __ldg((const float4 *)(w + (size_t)min(e0 + e, n_expert - 1) * d) + i);
+#pragma unroll
+            for (int j = 0; j < R; j++) {
+                float4 v = xs[j * (d / 4) + i];
+#pragma unroll
+                for (int e = 0; e < EXPERTS; e++)
+                    acc[e][j] += v.x * k[e].x + v.y * k[e].y + v.z * k[e].z + v.w * k[e].w;
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < EXPERTS; e++)
+#pragma unroll
+            for (int j = 0; j < R; j++) {
+                float s = acc[e][j];
+                for (int o = 16; o; o >>= 1)
+                    s += __shfl_xor_sync(~0u, s, o);
+                if (lane == 0 && e0 + e < n_expert)
+                    score[j * n_expert + e0 + e] = s * f[j] + bias[e0 + e];
+            }
+    }
+#pragma unroll
+    for (int i = 0; i < VEC; i++) {
+        int at = threadIdx.x + i * THREADS;
+        if (at >= ld / 4)
+            continue;
+        bool in = at < d / 4;
+        float4 k = in ? __ldg((const float4 *)norm + at) : make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int j = 0; j < R; j++) {
+            float4 v = in ? xs[j * (d / 4) + at] : make_float4(0, 0, 0, 0);
+            if (j < n)
+                ((uint2 *)(xn + (size_t)(row0 + j) * ld))[at] =
+                    make_uint2(pack_bf16(v.x * f[j] * k.x, v.y * f[j] * k.y),
+                               pack_bf16(v.z * f[j] * k.z, v.w * f[j] * k.w));
         }
     }
-    if (n_row > 1 && last_of(&r.arrived[gridDim.y], gridDim.y))
+    __syncthreads();
+    if (warp < n)
+        choose(score + warp * n_expert, n_expert, n_active,
+               r.expert + (size_t)(row0 + warp) * n_active,
+               r.weight + (size_t)(row0 + warp) * n_active);
+    if (last_of(r.arrived, gridDim.x))
         group_slots(r, n_row, n_active, n_expert, per);
 }
 
-void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
-              int n_expert, int n_active, float *score, const struct droute *r, __nv_bfloat16 *xn,
-              cudaStream_t s)
+template <int R>
+static void router_go(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
+                      int n_expert, int n_active, const struct droute *r, __nv_bfloat16 *xn,
+                      cudaStream_t s)
 {
-    int rows_per = n_row <= 128 ? 1 : n_row < 2048 ? n_row / 128 : 16;
-    launch(
-        router,
-        dim3((n_expert + ROUTER_EXPERTS - 1) / ROUTER_EXPERTS, (n_row + rows_per - 1) / rows_per),
-        256, 0, s, x, l->mlp_norm, l->router, l->b_router, d, ld, eps, n_expert, n_active,
-        router_group(n_row, n_active, n_expert), n_row, rows_per, score, *r, xn);
+    size_t smem = (size_t)R * (d + n_expert) * sizeof(float);
+    if (smem > 32 << 10) /* beside 8 KB for the grouping */
+        CU(cudaFuncSetAttribute(router<R>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem));
+    launch(router<R>, dim3((n_row + R - 1) / R), 1024 / R, smem, s, x, l->mlp_norm, l->router,
+           l->b_router, d, ld, eps, n_expert, n_active, router_group(n_row, n_active, n_expert),
+           n_row, *r, xn);
+}
+
+void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
+              int n_expert, int n_active, const struct droute *r, __nv_bfloat16 *xn, cudaStream_t s)
+{
+    auto *go = n_row <= card()->n_sm       ? router_go<1>
+               : n_row <= 4 * card()->n_sm ? router_go<2>
+                                           : router_go<4>;
+    go(l, x, n_row, d, ld, eps, n_expert, n_active, r, xn, s);
 }
 
 /* ---- the experts' sum ---- */
 
-static __global__ void combine(const int32_t *slot, const float *weight, const float *y,
-                               int n_active, int d, float *x)
+/* A block a row: the residual, and normed for the layer behind when there is one. */
+static __global__ void __launch_bounds__(256)
+    combine(const int32_t *slot, const float *weight, const float *y, int n_active, int d, float *x,
+            const float *norm, int ld, float eps, __nv_bfloat16 *xn)
 {
-    int row = blockIdx.y, i = blockIdx.x * 256 + threadIdx.x;
+    __shared__ float part[8];
+    int row = blockIdx.x;
+    float4 v[ROW_VEC];
+    float s = 0;
     pdl_go();
     pdl_wait();
-    if (i >= d)
+#pragma unroll
+    for (int i = 0; i < ROW_VEC; i++) {
+        int at = threadIdx.x + i * 256;
+        v[i] = make_float4(0, 0, 0, 0);
+        if (at >= d / 4)
+            continue;
+        v[i] = ((const float4 *)(x + (size_t)row * d))[at];
+        for (int j = 0; j < n_active; j++) {
+            float w = weight[row * n_active + j];
+            float4 u = ((const float4 *)(y + (size_t)slot[row * n_active + j] * d))[at];
+            v[i].x = fmaf(w, u.x, v[i].x);
+            v[i].y = fmaf(w, u.y, v[i].y);
+            v[i].z = fmaf(w, u.z, v[i].z);
+            v[i].w = fmaf(w, u.w, v[i].w);
+        }
+        ((float4 *)(x + (size_t)row * d))[at] = v[i];
+        s += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+    }
+    if (!norm)
         return;
-    float sum = x[(size_t)row * d + i];
-    for (int j = 0; j < n_active; j++)
-        sum = fmaf(weight[row * n_active + j], y[(size_t)slot[row * n_active + j] * d + i], sum);
-    x[(size_t)row * d + i] = sum;
+    float f = rsqrtf(block_sum(s, part) / (float)d + eps);
+#pragma unroll
+    for (int i = 0; i < ROW_VEC; i++) {
+        int at = threadIdx.x + i * 256;
+        if (at >= ld / 4)
+            continue;
+        float4 k = at < d / 4 ? __ldg((const float4 *)norm + at) : make_float4(0, 0, 0, 0);
+        ((uint2 *)(xn + (size_t)row * ld))[at] =
+            make_uint2(pack_bf16(v[i].x * f * k.x, v[i].y * f * k.y),
+                       pack_bf16(v[i].z * f * k.z, v[i].w * f * k.w));
+    }
 }
 
 void k_combine(const struct droute *r, const float *y, int n_row, int n_active, int d, float *x,
-               cudaStream_t s)
+               const float *norm, int ld, float eps, __nv_bfloat16 *xn, cudaStream_t s)
 {
-    launch(combine, dim3((d + 255) / 256, n_row), 256, 0, s, r->slot, r->weight, y, n_active, d, x);
+    launch(combine, dim3(n_row), 256, 0, s, r->slot, r->weight, y, n_active, d, x, norm, ld, eps,
+           xn);
 }
 
 /* ---- the best token ---- */

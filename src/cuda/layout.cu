@@ -10,9 +10,9 @@
  * numbers 2^-126 times the value:
  *     code 0: bits 15, 8, 7, 6    code 1: 12, 5, 4, 3    code 2: 9, 2, 1, 0
  *     code 3: 14, 11, 10, 13
- * The scale byte s (at most 128) stands for 2^(s-1) = 2^126 * 2^(s-127). Larger scale bytes are
- * lowered by a constant that returns in dmat.gain; 255 (not a number) becomes 129, whose scale is
- * Inf, so that damage reaches the logits and is reported there.
+ * The scale byte s (at most 128) becomes s + 126, the exponent field of 2^(s-1) = 2^126 *
+ * 2^(s-127). Larger scale bytes are lowered by a constant that returns in dmat.gain; 255 (not a
+ * number) stays, the exponent of Inf, so that damage reaches the logits and is reported there.
  */
 #include "cuda/dev.h"
 
@@ -203,7 +203,7 @@ static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int 
                 int row = row_of(order, t, g + j % 2 * 8), b = i * 2 + j / 2, v = 0;
                 if (row < n_out && b < n_block) {
                     int s = scales[(size_t)(row - row0) * n_block + b];
-                    v = s == 255 ? 129 : s - drop < 0 ? 0 : s - drop;
+                    v = s == 255 ? 255 : (s - drop < 0 ? 0 : s - drop) + 126;
                 }
                 four |= (uint32_t)v << (8 * j);
             }

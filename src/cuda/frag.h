@@ -1,0 +1,153 @@
+/* A lane's part of weights in fragment order (dev.h), and the tensor-core step that uses it: what
+ * the products of k_gemm.cu and k_one.cu share.
+ */
+#ifndef CUDA_FRAG_H
+#define CUDA_FRAG_H
+
+#include "cuda/dev.h"
+
+template <bool MX> struct frag;
+
+template <> struct frag<false> {
+    static const int pieces = 128; /* of 16 bytes, in a step */
+    uint4 v[4];
+    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *)
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            v[i] = load_stream(w + i * 32);
+    }
+    __device__ __forceinline__ void slice(int i, uint32_t a[4])
+    {
+        a[0] = v[i].x;
+        a[1] = v[i].y;
+        a[2] = v[i].z;
+        a[3] = v[i].w;
+    }
+};
+
+static __device__ __forceinline__ uint32_t mul2(uint32_t a, uint32_t b)
+{
+    __nv_bfloat162 r = __hmul2(*(__nv_bfloat162 *)&a, *(__nv_bfloat162 *)&b);
+    return *(uint32_t *)&r;
+}
+
+template <> struct frag<true> {
+    static const int pieces = 32;
+    uint4 v;
+    uint32_t s, lo, hi;
+    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *scale)
+    {
+        v = load_stream(w);
+        s = __ldg(scale);
+    }
+    /* Scales of rows g and g + 8 in block b as bf16 pairs: the byte is the exponent field. */
+    __device__ __forceinline__ void begin(int b)
+    {
+        lo = __byte_perm(s, 0, 0x4440 + 2 * b) * 0x00800080;
+        hi = __byte_perm(s, 0, 0x4441 + 2 * b) * 0x00800080;
+    }
+    __device__ __forceinline__ void slice(int i, uint32_t a[4])
+    {
+        if (i % 2 == 0)
+            begin(i / 2);
+        uint32_t w = i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+        a[0] = mul2(w & 0x81C081C0, lo);
+        a[1] = mul2((w << 3) & 0x81C081C0, hi);
+        a[2] = mul2((w << 6) & 0x81C081C0, lo);
+        a[3] =
+            mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040), hi);
+    }
+};
+
+/* A lane's place in the weights of one tile: what frag.load takes. */
+template <bool MX> struct place {
+    const uint4 *w;
+    const uint32_t *scale;
+    __device__ __forceinline__ place(const uint4 *w0, const uint32_t *scale0, size_t step, int lane)
+        : w(w0 + step * frag<MX>::pieces + lane), scale(scale0 + step * 8 + lane / 4)
+    {
+    }
+    __device__ __forceinline__ void load(frag<MX> &f, int ahead) const
+    {
+        f.load(w + ahead * frag<MX>::pieces, scale + ahead * 8);
+    }
+    __device__ __forceinline__ void advance(int n)
+    {
+        w += n * frag<MX>::pieces;
+        scale += n * 8;
+    }
+};
+
+/* One step of 16 outputs for NT * 8 rows; b[t]: where lane l's row l % 8 of rows 8t..8t+7 has its
+ * 16 bytes number l / 8 of this step. */
+template <bool MX, int NT>
+static __device__ __forceinline__ void step_mma(frag<MX> &f, const uint32_t b[NT], uint32_t at,
+                                                float acc[NT][4])
+{
+    uint32_t x[NT][8];
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
+        ldmatrix4(x[t], b[t] + at);
+        ldmatrix4(x[t] + 4, b[t] + at + 64);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t a[4];
+        f.slice(i, a);
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+            mma(acc[t], a, x[t][2 * i], x[t][2 * i + 1]);
+    }
+}
+
+/* The first steps of a chain, under way. */
+template <bool MX, int D>
+static __device__ __forceinline__ void chain_begin(frag<MX> f[D], const place<MX> &p, int n_step)
+{
+#pragma unroll
+    for (int i = 0; i < D; i++)
+        if (i < n_step)
+            p.load(f[i], i);
+}
+
+/* A chain of n_step steps whose first D are under way. Whole rounds have no branch, so that the
+ * steps of a round overlap; past the end they ask for the last step again. */
+template <bool MX, int D, int NT>
+static __device__ __forceinline__ void chain_run(frag<MX> f[D], place<MX> p, int n_step,
+                                                 uint32_t b[NT], float acc[NT][4])
+{
+    int left = n_step;
+    for (; left >= D; left -= D) {
+#pragma unroll
+        for (int i = 0; i < D; i++) {
+            step_mma<MX, NT>(f[i], b, i * STEP * 2, acc);
+            p.load(f[i], min(i + D, left - 1));
+        }
+        p.advance(D);
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+            b[t] += D * STEP * 2;
+    }
+#pragma unroll
+    for (int i = 0; i < D - 1; i++)
+        if (i < left)
+            step_mma<MX, NT>(f[i], b, i * STEP * 2, acc);
+}
+
+/* gpt-oss's gated unit. */
+static __device__ __forceinline__ float swiglu(float gate, float up, float alpha, float limit)
+{
+    /* not fminf: NaN must stay NaN */
+    gate = gate > limit ? limit : gate;
+    up = up > limit ? limit : up < -limit ? -limit : up;
+    return gate / (1.0f + __expf(-alpha * gate)) * (up + 1.0f);
+}
+
+template <typename K> static void allow_smem(K kernel, size_t bytes)
+{
+    if (bytes > 48 << 10)
+        CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+}
+
+#endif
