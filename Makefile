@@ -23,7 +23,7 @@ ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-er
              $(SANFLAGS) -Isrc -Iinclude -I$(BUILD)/gen $(CFLAGS)
 LDLIBS   := -ljansson -lm -lpthread
 # What the program needs beyond the library: server and client.
-CLI_LIBS := -lmicrohttpd -lsqlite3 -lgnutls -lcurl
+CLI_LIBS := -lmicrohttpd -lsqlite3 -lgnutls -lcurl -lpcre2-8 -lyaml
 
 # One file per instruction set; only that file gets its flags.
 KERN_x86_64  := kern_avx2 kern_avx512

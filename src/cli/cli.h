@@ -19,6 +19,9 @@
 /* A mistake in the command line itself: exit code 2. Beside the codes of base/err.h. */
 enum { E_USAGE = -100 };
 
+/* Of `gloss run`, whose exit codes are the runner's: bad parameters (3), a run that failed (4). */
+enum { E_PARAMS = -101, E_RUN = -102 };
+
 /* Ceilings of what is read and kept. */
 enum {
     CLI_TEXT_MAX = 1 << 30, /* bytes of a prompt, of standard input, of a batch file */
@@ -48,6 +51,8 @@ enum cli_cmd {
     CMD_BENCH_PREFILL,
     CMD_BENCH_ENGINE,
     CMD_REPORT,
+    CMD_EVAL,
+    CMD_RUN,
     CMD_MLPERF_HARMONIZE,
     CMD_MLPERF_RUN,
     CMD_MLPERF_ACCURACY,
@@ -87,6 +92,8 @@ MUST_USE status cmd_mlperf_harmonize(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_run(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_accuracy(struct conf *, struct err *);
 MUST_USE status cmd_mlperf_compliance(struct conf *, struct err *);
+MUST_USE status cmd_eval(struct conf *, struct err *);
+MUST_USE status cmd_run(struct conf *, struct err *);
 MUST_USE status cmd_info(struct conf *, struct err *);
 MUST_USE status cmd_synth(struct conf *, struct err *);
 MUST_USE status cmd_quantize(struct conf *, struct err *);
@@ -119,6 +126,8 @@ MUST_USE status cli_find_model(const char *name, char *path, size_t cap, struct 
 int cli_arith(const struct conf *c);
 /* Opens --model; with_config: generation_config.json becomes defaults of the sampling options. */
 MUST_USE status cli_open_model(struct conf *c, bool with_config, gloss_model **m, struct err *e);
+/* The same of a model that --model does not name. */
+MUST_USE status cli_open_named(struct conf *c, const char *name, gloss_model **m, struct err *e);
 /* --model only when it was given, else *m = NULL: the compiled-in vocabulary. */
 MUST_USE status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e);
 /* n_ctx: most tokens of one request, 0 for the model's own; n_request: how many run at once;
@@ -183,6 +192,12 @@ struct progress {
 void progress_begin(struct progress *p, const struct conf *c, const char *what);
 void progress_show(struct progress *p, int64_t done, int64_t total);
 void progress_end(struct progress *p); /* wipes the bar */
+
+/* ---- yaml.c ---- */
+
+/* A YAML document (JSON is one) as JSON text: maps, lists and scalars, which are typed as YAML's
+ * core schema does. Anchors, aliases, tags and further documents are refused. */
+MUST_USE status yaml_to_json(const char *s, size_t n, struct buf *out, struct err *e);
 
 /* ---- hold.c: what an answer is held to ---- */
 

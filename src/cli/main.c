@@ -91,7 +91,7 @@ static int finish(status st, const struct err *e)
     }
     if (st < 0)
         complain(msg);
-    return st == E_USAGE ? 2 : err_exit_code(st);
+    return st == E_USAGE ? 2 : st == E_PARAMS ? 3 : st == E_RUN ? 4 : err_exit_code(st);
 }
 
 static int run(struct conf *c, struct err *e)
@@ -117,6 +117,8 @@ static int run(struct conf *c, struct err *e)
         [CMD_BENCH_DECODE] = cmd_bench_decode,
         [CMD_BENCH_PREFILL] = cmd_bench_prefill,
         [CMD_BENCH_ENGINE] = cmd_bench_engine,
+        [CMD_EVAL] = cmd_eval,
+        [CMD_RUN] = cmd_run,
         [CMD_INFO] = cmd_info,
         [CMD_SYNTH] = cmd_synth,
         [CMD_QUANTIZE] = cmd_quantize,

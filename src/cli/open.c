@@ -157,6 +157,12 @@ status cli_open_model(struct conf *c, bool with_config, gloss_model **m, struct 
     return open_named(c, conf_str(c, "model"), with_config, conf_on(c, "check-tensors"), m, e);
 }
 
+status cli_open_named(struct conf *c, const char *name, gloss_model **m, struct err *e)
+{
+    *m = NULL;
+    return open_named(c, name, false, conf_on(c, "check-tensors"), m, e);
+}
+
 status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e)
 {
     *m = NULL;

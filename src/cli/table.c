@@ -11,7 +11,7 @@
 #define UNIFY (BIT(CMD_BENCH_UNIFY) | BIT(CMD_BENCH_APE) | BIT(CMD_REPORT))
 #define RUN                                                                                        \
     (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN) |    \
-     SPEED | STUDY)
+     SPEED | STUDY | BIT(CMD_EVAL) | BIT(CMD_RUN))
 #define OPEN (RUN | BIT(CMD_INFO))
 #define VOCAB                                                                                      \
     (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE) | BIT(CMD_MLPERF_HARMONIZE) |            \
@@ -348,6 +348,99 @@ static const struct conf_opt options[] = {
      .help = "only write the test's audit.config"},
     {"samples", NULL, 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_MLPERF_COMPLIANCE),
      .help = "rows that the audit.config counts on; unset: the benchmark's 990 or 6396"},
+    /* eval */
+    {"data", NULL, 0, CONF_LIST, "FILE", .required = true, .cmds = BIT(CMD_EVAL),
+     .help = "the data set: JSON Lines or CSV; with several tasks one for each, in their order"},
+    {"fewshot-data", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_EVAL),
+     .help = "the rows that examples are taken from (mmlu, gsm8k)"},
+    {"num-fewshot", "num_fewshot", 0, CONF_INT, "N", 0, 100, .cmds = BIT(CMD_EVAL),
+     .help = "examples before each question; unset: the task's own"},
+    {"fewshot-random", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_EVAL),
+     .help =
+         "draw other examples for each question, as lm-eval does for gsm8k; else the first ones"},
+    {"method", NULL, 0, CONF_CHOICE, "generate|loglikelihood|single_token", .cmds = BIT(CMD_EVAL),
+     .help = "how letters are chosen (tinymmlu, mmlu); unset: the task's own"},
+    {"lm-final-prefix", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_EVAL),
+     .help = "take log-likelihoods of plain text, not behind the header of a final message"},
+    {"formatted", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_EVAL),
+     .help = "build tinymmlu's prompts from question and choices, not from input_formatted"},
+    {"examples", "limit max-items", 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_EVAL),
+     .help = "most rows of the data set"},
+    {"n-repeats", "repeats", 0, CONF_INT, "N", 1, 10000, .cmds = BIT(CMD_EVAL),
+     .help = "how often each row is asked; unset: the task's own"},
+    {"base-url", NULL, 0, CONF_STR, "URL", .cmds = BIT(CMD_EVAL),
+     .help = "ask this OpenAI-compatible server, not a model here: http://localhost:8000/v1"},
+    {"tokenizer", NULL, 0, CONF_STR, "NAME", .cmds = BIT(CMD_EVAL),
+     .help =
+         "the model whose vocabulary a server's log-likelihood prompts are encoded with; unset: "
+         "o200k_harmony, which is compiled in"},
+    {"sampler", NULL, 0, CONF_CHOICE, "chat_completions|responses", .def = "chat_completions",
+     .cmds = BIT(CMD_EVAL), .help = "which API of the server is asked"},
+    {"api-key", NULL, 0, CONF_STR, "KEY", .cmds = BIT(CMD_EVAL),
+     .help = "the server's key; unset: OPENAI_API_KEY of the environment"},
+    {"max-retries", NULL, 0, CONF_INT, "N", 0, 1000, .def = "5", .cmds = BIT(CMD_EVAL),
+     .help = "further tries of a request that the server refused for now"},
+    {"timeout", NULL, 0, CONF_NUM, "S", 0, 1e6, .def = "3600", .cmds = BIT(CMD_EVAL),
+     .help = "seconds an answer may take; 0 is any time"},
+    {"grader-url", NULL, 0, CONF_STR, "URL", .cmds = BIT(CMD_EVAL),
+     .help = "the server that grades HealthBench; unset: the evaluated model grades itself"},
+    {"grader-model", NULL, 0, CONF_STR, "NAME", .def = "gpt-4.1-2025-04-14", .cmds = BIT(CMD_EVAL),
+     .help = "the model asked there"},
+    {"grader-key", NULL, 0, CONF_STR, "KEY", .cmds = BIT(CMD_EVAL),
+     .help = "the grader's key; unset: OPENAI_API_KEY of the environment"},
+    {"grader-template", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_EVAL),
+     .help = "instructions of the grader, with <<conversation>> and <<rubric_item>>"},
+    {"irt", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_EVAL),
+     .help = "parameters of gp-IRT for the 100 rows of tinymmlu"},
+    {"samples", NULL, 0, CONF_INT, "N", 0, 1 << 30, .def = "10", .cmds = BIT(CMD_EVAL),
+     .help = "answers shown in tinymmlu's result"},
+    {"samples-full", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_EVAL), .help = "their whole texts"},
+    {"out-dir", "output-path output_path", 'o', CONF_STR, "DIR", .def = "eval_out",
+     .cmds = BIT(CMD_EVAL), .help = "folder of the result files; made when missing"},
+    {"resume", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_EVAL),
+     .help = "ask everything anew, where an unfinished run of the same kind has answers"},
+    {"debug", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_EVAL),
+     .help = "5 rows, once; file names end with _DEBUG"},
+    {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_EVAL),
+     .help = "print the summaries as one JSON array"},
+    {"parallel", "n-threads", 0, CONF_INT, "N", 1, 4096, .cmds = BIT(CMD_EVAL),
+     .help = "questions under way at once; unset: 4 here, 64 on a server"},
+    {"date", NULL, 0, CONF_STR, "YYYY-MM-DD|today|none", .def = "today",
+     .cmds = BIT(CMD_EVAL) | BIT(CMD_RUN), .help = "the current date told to the model"},
+    {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_EVAL) | BIT(CMD_RUN), .group = g_model,
+     .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
+             "(docs/engine.md)"},
+    {"temperature", NULL, 0, CONF_NUM, "X", 0, 2, .cmds = BIT(CMD_EVAL), .group = g_sample,
+     .help = "spread of the choice; unset: the task's own (1 or 0)"},
+    {"top-p", NULL, 0, CONF_NUM, "X", 0, 1, .above = true, .def = "1", .cmds = BIT(CMD_EVAL),
+     .group = g_sample, .help = "choose among the likeliest tokens that sum to this probability"},
+    {"max-tokens", "max-new-tokens max_gen_toks", 'n', CONF_INT, "N", 1, 1 << 30,
+     .cmds = BIT(CMD_EVAL), .group = g_sample,
+     .help = "most tokens of an answer; unset: the task's own"},
+    {"seed", NULL, 0, CONF_INT, "N", 0, ANY, .cmds = BIT(CMD_EVAL), .group = g_sample,
+     .help = "question i is asked with the seed N + i; unset: another one each time"},
+    {"reasoning-effort", "reasoning-level", 'r', CONF_STR, "LEVELS", .def = "medium",
+     .cmds = BIT(CMD_EVAL), .group = g_sample,
+     .help = "how much analysis is asked for; several in turn: low,medium,high"},
+    {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30,
+     .cmds = BIT(CMD_EVAL) | BIT(CMD_RUN), .group = g_model,
+     .help = "most tokens of prompt and answer together; unset: the model's own context"},
+
+    /* run */
+    {"params", NULL, 0, CONF_STR, "TEXT|FILE", .cmds = BIT(CMD_RUN),
+     .help = "the parameters, a map in YAML or JSON: a file, or the text itself"},
+    {"param", NULL, 'p', CONF_LIST, "KEY=VALUE", .cmds = BIT(CMD_RUN),
+     .help = "one parameter: true, false, a number, JSON that begins with [ or {, or text"},
+    {"save", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_RUN),
+     .help = "write the result to a file and print the file's name"},
+    {"outdir", NULL, 0, CONF_STR, "DIR", .cmds = BIT(CMD_RUN),
+     .help = "folder of that file, made when missing; unset: ./omni_out"},
+    {"outfile", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_RUN),
+     .help = "its name; unset: artifact.json"},
+    {"data", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_RUN),
+     .help = "tinyMMLU's rows (benchmark_tinymmlu); unset: the split's name and .jsonl"},
+    {"model", NULL, 'm', CONF_STR, "NAME", .cmds = BIT(CMD_RUN), .group = g_model,
+     .help = "run this model instead of the one that NAME says"},
 
     /* info */
     {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_INFO), .help = "print one JSON value"},
@@ -469,7 +562,8 @@ static const struct conf_opt options[] = {
      .help = "most analysis tokens; then the analysis is closed and the answer begun"},
 
     /* models */
-    {"model", NULL, 'm', CONF_STR, "NAME", .def = "tiny", .cmds = OPEN, .group = g_model,
+    {"model", NULL, 'm', CONF_STR, "NAME", .def = "tiny", .cmds = OPEN & ~BIT(CMD_RUN),
+     .group = g_model,
      .help = "tiny (compiled in), gpt-oss-20b, gpt-oss-120b, or a checkpoint's folder"},
     {"model", NULL, 'm', CONF_STR, "NAME", .cmds = VOCAB, .group = g_model,
      .help = "use this model's vocabulary; unset: o200k_harmony, which is compiled in"},
@@ -701,6 +795,27 @@ static const struct conf_cmd commands[N_CMD] = {
          "gloss mlperf run --input-file gpqa.jsonl --audit-config audit.config\n"
          "gloss mlperf compliance TEST07 --reference-data gpqa.jsonl "
          "-c mlperf_results/offline/performance -o compliance"},
+    [CMD_EVAL] =
+        {"eval", "TASK...", -1, "accuracy and safety on a data set",
+         "Tasks: tinymmlu, mmlu, gsm8k, gsm8k_cot, gpqa, aime25, healthbench, healthbench_hard, "
+         "healthbench_consensus, safety. Prompts, repeats, extraction and result files are those "
+         "of "
+         "the published harnesses (docs/evaluation.md). A run that was cut off goes on where it "
+         "was when the same command is given again.",
+         "gloss eval gpqa -m gpt-oss-20b --data gpqa_diamond.csv -r low,medium,high\n"
+         "gloss eval aime25 --base-url http://localhost:8000/v1 -m gpt-oss-120b --data "
+         "aime25.jsonl\n"
+         "gloss eval mmlu --data test.jsonl --fewshot-data dev.jsonl --num-fewshot 5\n"
+         "gloss eval tinymmlu -m gpt-oss-20b --data tinymmlu.jsonl --method loglikelihood"},
+    [CMD_RUN] =
+        {"run", "NAME ENTRYPOINT", 2, "a runner's entrypoint: infer, setup, benchmark_tinymmlu",
+         "NAME is gpt-oss-20b, gpt-oss-120b or tiny, perhaps with a version behind a colon. "
+         "Entrypoints: infer, setup, download_files, benchmark_tinymmlu. Prints the result as "
+         "{\"content_type\",\"data\"}; with --save or --outdir writes the data to a file and "
+         "prints "
+         "{\"saved\":[...]}. Exit codes: 2 unknown runner, 3 bad parameters, 4 the run failed.",
+         "gloss run gpt-oss-20b infer -p messages='[{\"role\":\"user\",\"content\":\"Hi\"}]'\n"
+         "gloss run gpt-oss-20b benchmark_tinymmlu -p max_items=10 --data tinymmlu.jsonl --save"},
     [CMD_INFO] =
         {"info", "", 0, "shape, size and memory of a model",
          "Prints the shape, the number of parameters, bytes by kind of tensor, the memory of the "
