@@ -71,6 +71,12 @@ if [ $venv -eq 1 ] && ! cmp -s tests/serve/requirements.txt build/venv-serve/req
     build/venv-serve/bin/pip install -q --disable-pip-version-check -r tests/serve/requirements.txt
     cp tests/serve/requirements.txt build/venv-serve/requirements.txt
 fi
+if [ $venv -eq 1 ] && ! cmp -s tests/serve/requirements-lmeval.txt build/venv-lmeval/requirements.txt; then
+    echo "deps.sh: installing the Python packages of tests/serve/requirements-lmeval.txt into build/venv-lmeval"
+    python3 -m venv build/venv-lmeval
+    build/venv-lmeval/bin/pip install -q --disable-pip-version-check -r tests/serve/requirements-lmeval.txt
+    cp tests/serve/requirements-lmeval.txt build/venv-lmeval/requirements.txt
+fi
 if [ $venv -eq 1 ] && ! cmp -s tests/serve/package-lock.json build/node/package-lock.json; then
     echo "deps.sh: installing the packages of tests/serve/package.json into build/node"
     mkdir -p build/node
