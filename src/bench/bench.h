@@ -74,8 +74,8 @@ struct memory_opts {
 MUST_USE status memory_columns(struct sheet *, struct err *e);
 MUST_USE status memory_run(struct bench *, const struct memory_opts *, struct sheet *,
                            struct err *e);
-/* MB of cache = a + b tokens, over the rows of its first model. */
-struct line_fit memory_fit(const struct sheet *);
+/* MB of cache = a + b tokens, over the rows of the model. */
+struct line_fit memory_fit(const struct sheet *, const char *model);
 
 /* ---- energy.c ---- */
 

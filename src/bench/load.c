@@ -266,6 +266,7 @@ static void find_peaks(struct cell *c, uint64_t first_ns)
 
 static status run_cell(struct bench *b, struct client *client, struct cell *c, struct err *e)
 {
+    const struct client_call *why = NULL; /* the first that failed */
     uint64_t first = UINT64_MAX, last = 0;
     status st = OK;
     for (int i = 0; i < c->n; i++)
@@ -277,17 +278,17 @@ static status run_cell(struct bench *b, struct client *client, struct cell *c, s
     for (int i = 0; i < c->n; i++) {
         const struct ask *a = &c->ask[i];
         if (a->call.st < 0) {
-            if (c->n_failed++ == 0)
-                bench_say(b, "a request failed: %s", a->call.err.msg);
+            why = c->n_failed++ ? why : &a->call;
             continue;
         }
         add_answer(c, a);
         first = a->call.start_ns < first ? a->call.start_ns : first;
         last = a->call.end_ns > last ? a->call.end_ns : last;
     }
-    const struct client_call *one = &c->ask[0].call;
-    if (c->n_done == 0 && one->http == 0)
-        TRY(err_set(e, one->st, "%s", one->err.msg)); /* nobody is there */
+    if (c->n_done == 0 && why && why->http == 0)
+        TRY(err_set(e, why->st, "%s", why->err.msg)); /* nobody is there */
+    if (why)
+        bench_say(b, "%d requests failed, the first: %s", c->n_failed, why->err.msg);
     if (c->n_done) {
         c->duration = (double)(last - first) * 1e-9;
         find_peaks(c, first);

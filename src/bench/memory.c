@@ -161,20 +161,19 @@ out:
 /* kv = a + b tokens over the rows of the sheet. */
 static void say_fit(struct bench *b, const struct sheet *s)
 {
-    struct line_fit f = memory_fit(s);
+    struct line_fit f = memory_fit(s, b->name);
     if (!isnan(f.r2))
         bench_say(b, "cache: %.3f MB + %.6f MB for each token (R2 %.5f)", f.a, f.b, f.r2);
 }
 
-struct line_fit memory_fit(const struct sheet *s)
+struct line_fit memory_fit(const struct sheet *s, const char *model)
 {
     double x[MAX_LIST], y[MAX_LIST];
     size_t n = 0;
     for (int i = 0; i < s->n_row && n < MAX_LIST; i++) {
         x[n] = sheet_get_num(s, i, "total_tokens");
         y[n] = sheet_get_num(s, i, "kv_cache_alloc_mb");
-        n += !isnan(x[n]) && !isnan(y[n]) &&
-             strcmp(sheet_get(s, i, "model"), sheet_get(s, 0, "model")) == 0;
+        n += !isnan(x[n]) && !isnan(y[n]) && strcmp(sheet_get(s, i, "model"), model) == 0;
     }
     return fit_line(x, y, n);
 }

@@ -294,13 +294,17 @@ static status put_numbers(struct buf *b, const char *dir, struct err *e)
             TRY(sheet_read(&tab[i], path, e));
     }
     put_published(b, tab);
-    struct line_fit f = memory_fit(&tab[1]);
-    if (!isnan(f.r2))
+    for (int i = 0; i < tab[1].n_row; i++) {
+        const char *model = sheet_get(&tab[1], i, "model");
+        struct line_fit f = memory_fit(&tab[1], model);
+        if (isnan(f.r2) || sheet_find(&tab[1], "model", model) != i)
+            continue;
+        buf_puts(b, "<p>Cache of ");
+        put_html(b, sheet_get(&tab[1], i, "model_short"));
         buf_printf(
-            b,
-            "<p>Cache of %s by length: %.3f MB + %.6f MB for each token (least squares, R&sup2; "
-            "%.5f).</p>\n",
-            sheet_get(&tab[1], 0, "model_short"), f.a, f.b, f.r2);
+            b, " by length: %.3f MB + %.6f MB for each token (least squares, R&sup2; %.5f).</p>\n",
+            f.a, f.b, f.r2);
+    }
 out:
     for (int i = 0; i < 4; i++)
         sheet_fini(&tab[i]);

@@ -152,7 +152,16 @@ static void give_lines(struct engine *g, struct request *r)
     for (int i = 0; g->script && i < r->par.n; i++)
         r->seq[i].line = &g->script->line[g->n_line++ % g->script->n];
     if (g->script && r->seq[0].line->first_delay_ns)
-        r->seq[0].wait_until = clock_ns() + r->seq[0].line->first_delay_ns;
+        r->seq[0].wait_until = r->seq[0].due_ns = clock_ns() + r->seq[0].line->first_delay_ns;
+}
+
+/* The scripted pause behind a token, counted from when that token was due, so that pauses add up to
+ * what the script says; a token late by more than a pause begins a new count. */
+static void pause_after(struct seq *s, uint64_t t_ns)
+{
+    uint64_t delay = s->line->delay_ns;
+    s->due_ns = s->due_ns + delay > t_ns ? s->due_ns + delay : t_ns + delay;
+    s->wait_until = delay ? s->due_ns : 0;
 }
 
 static void admit(struct engine *g, uint64_t now)
@@ -405,7 +414,7 @@ static void take_token(struct engine *g, struct seq *s, const float *logits,
     slot.to = f.to;
     seq_put(s, &slot, g->top, top_logprob);
     if (s->line)
-        s->wait_until = s->line->delay_ns ? slot.t_ns + s->line->delay_ns : 0;
+        pause_after(s, slot.t_ns);
     if (f.which >= 0 && n_gen >= r->par.min_tok) {
         hide(s, f.match);
         end_seq(g, s, FINISH_STOP, f.which, NULL);

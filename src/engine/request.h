@@ -58,6 +58,7 @@ struct seq {
     uint64_t looked_at;             /* number of the last step that had a look at it */
     uint64_t tried;                 /* pages given back when admission last failed */
     uint64_t wait_until;            /* scripted delay */
+    uint64_t due_ns;                /* when the script's next token is due */
     const struct script_line *line; /* its tokens, or NULL */
     int i_line;                     /* of them, taken */
 

@@ -13,6 +13,7 @@
 #include "ref/forward_ref.h"
 #include "seed.h"
 
+#include <malloc.h>
 #include <math.h>
 
 enum { MAX_PTR = 8192 };
@@ -634,6 +635,40 @@ static void test_no_memory(void **state)
     model_free(m);
 }
 
+static size_t heap_bytes(void)
+{
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+/* What the backend says it takes is what leaves the heap. */
+static void test_memory_told(void **state)
+{
+    (void)state;
+    if (heap_bytes() == 0)
+        skip(); /* a sanitizer's heap does not count */
+    struct model *m = model_new(&shapes[2], 1);
+    struct kv_plan plan = {
+        .page_tok = 32, .n_full = 64, .n_window = 32, .max_rows = 256, .max_logit_rows = 16};
+    struct backend_opts o = {.n_thread = 1};
+    struct backend *b = NULL;
+    struct err e = {0};
+    size_t weight, work0, work, full, window;
+    assert_int_equal(backend_cpu_open(&m->w, &o, &b, &e), OK);
+    b->memory(b, &weight, &work0);
+    assert_int_equal(weight, m->w.n_bytes);
+    size_t before = heap_bytes();
+    assert_int_equal(b->kv_init(b, &plan, &e), OK);
+    size_t taken = heap_bytes() - before;
+    b->memory(b, &weight, &work);
+    b->kv_page_bytes(b, plan.page_tok, &full, &window);
+    size_t told = work - work0 + 64 * full + 32 * window, rounding = 3 * 2 * 4096;
+    assert_true(told > 20 * rounding);
+    assert_in_range(taken, told, told + rounding);
+    b->close(b);
+    model_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -644,6 +679,7 @@ int main(void)
         cmocka_unit_test(test_nan_scale),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_memory_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
