@@ -21,9 +21,14 @@ ifneq ($(SAN),)
 endif
 ALL_CFLAGS = -std=c17 $(OPT) -g $(WARN) $(DEFS) -fvisibility=hidden -fno-math-errno -pthread \
              $(SANFLAGS) -Isrc -Iinclude -I$(BUILD)/gen $(CFLAGS)
-LDLIBS   := -ljansson -lm -lpthread
+# Linked in where the system has the static library, so that the program also runs where these
+# packages are missing or older. GnuTLS and curl stay shared: they get the system's security updates.
+linked   = $(if $(findstring /,$(shell $(CC) -print-file-name=lib$(1).a)),-l:lib$(1).a,-l$(1))
+JANSSON  := $(call linked,jansson)
+LDLIBS   := $(JANSSON) -lm -lpthread
 # What the program needs beyond the library: server and client.
-CLI_LIBS := -lmicrohttpd -lsqlite3 -lgnutls -lcurl -lpcre2-8 -lyaml
+CLI_LIBS := $(call linked,microhttpd) $(call linked,sqlite3) -lgnutls -lcurl $(call linked,pcre2-8) \
+            $(call linked,yaml)
 
 # One file per instruction set; only that file gets its flags.
 KERN_x86_64  := kern_avx2 kern_avx512

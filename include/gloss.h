@@ -210,6 +210,7 @@ struct gloss_engine_opts {
     /* JSON Lines that replace the model's output, for tests (docs/engine.md); NULL: the model. */
     const char *script;
     size_t n_script;
+    double memory_share; /* instead of nine tenths, above 0 and at most 1 */
 };
 GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_engine_opts *,
                                         gloss_engine **, struct gloss_err *);

@@ -573,6 +573,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
         .max_queue = o.max_queue > 0 ? o.max_queue : DEFAULT_QUEUE,
         .chunk = o.chunk,
         .memory_bytes = o.memory_bytes,
+        .memory_share = o.memory_share,
         .no_prefix_cache = o.no_prefix_cache,
         .script = o.script,
         .n_script = o.n_script,

@@ -69,11 +69,18 @@ static status read_options(struct conf *c, struct serve_opts *o, char day[16], s
         .request_timeout_ms = (int)(conf_num(c, "request-timeout") * 1e3),
         .stream_interval = (int)conf_int(c, "stream-interval"),
         .access_log = conf_on(c, "access-log"),
+        .no_web = !conf_on(c, "web"),
         .powercap = conf_str(c, "powercap"),
         .i_gpu = card_of(conf_str(c, "device")),
     };
     if (!o->cert_file != !o->tls_key_file)
         return err_set(e, E_USAGE, "--tls-cert and --tls-key need each other");
+    bool f32 = strcmp(conf_str(c, "arith"), "f32") == 0;
+    const char *kv = conf_str(c, "kv-cache-dtype");
+    if (strcmp(kv, "auto") != 0 && f32 != (strcmp(kv, "float32") == 0))
+        return err_set(e, E_USAGE, "--kv-cache-dtype %s does not go with --arith %s: %s", kv,
+                       conf_str(c, "arith"),
+                       f32 ? "it keeps float32" : "only --arith f32 keeps float32");
     const char *date = NULL;
     if (strcmp(o->date, "today") != 0) { /* today is another day tomorrow */
         status st = input_date(c, day, &date, e);
@@ -100,6 +107,7 @@ static status open_engine(struct conf *c, gloss_model *m, gloss_engine **g, stru
     o.max_requests = (int)conf_int(c, "parallel");
     o.max_queue = (int)conf_int(c, "max-queue");
     o.chunk = (int)conf_int(c, "max-batch-tokens");
+    o.memory_share = conf_num(c, "gpu-memory-utilization");
     o.no_prefix_cache = !conf_on(c, "prefix-cache");
     return cli_start_engine(c, m, &o, conf_str(c, "scripted"), g, e);
 }

@@ -516,6 +516,8 @@ static const struct conf_opt options[] = {
      .group = g_http, .help = "seconds that running requests have to finish after SIGTERM"},
     {"stream-interval", NULL, 0, CONF_INT, "N", 1, 1024, .def = "1", .cmds = BIT(CMD_SERVE),
      .group = g_http, .help = "tokens of a stream that are sent together, behind the first"},
+    {"web", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_SERVE), .group = g_http,
+     .help = "serve nothing at /"},
     {"access-log", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_SERVE), .group = g_http,
      .help = "a line on standard error for every request"},
     {"powercap", NULL, 0, CONF_STR, "DIR", .cmds = BIT(CMD_SERVE), .group = g_http,
@@ -538,6 +540,14 @@ static const struct conf_opt options[] = {
     {"max-batch-tokens", "max-num-batched-tokens chunked-prefill-size", 0, CONF_INT, "N", 1, 65536,
      .def = "256", .cmds = BIT(CMD_SERVE), .group = g_model,
      .help = "most prompt tokens computed in one step"},
+    {"gpu-memory-utilization", "mem-fraction-static", 0, CONF_NUM, "X", 0, 1, .above = true,
+     .def = "0.9", .cmds = BIT(CMD_SERVE), .group = g_model,
+     .help = "share of the memory free beside the weights, of the card or the machine, that the "
+             "key-value cache may take; --memory-gb says it in bytes"},
+    {"kv-cache-dtype", NULL, 0, CONF_CHOICE, "auto|bfloat16|float32", .def = "auto",
+     .cmds = BIT(CMD_SERVE), .group = g_model,
+     .help = "how keys and values are kept: float32 under --arith f32, else bfloat16; there is no "
+             "8-bit cache"},
     {"prefix-cache", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN),
      .group = g_model, .help = "compute a prompt's beginning anew even where it is known"},
     {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_SERVE),

@@ -39,9 +39,9 @@ static status plan_pages(struct engine *g, const struct engine_opts *o, struct k
     int64_t want = (int64_t)kv_pages(&g->sched.kv, o->n_ctx) * o->max_requests;
     double limit = (double)o->memory_bytes;
     if (o->memory_bytes == 0) {
-        /* A tenth is left to everything else. */
+        double share = o->memory_share > 0 ? o->memory_share : 0.9;
         size_t available = g->backend->kv_memory(g->backend);
-        limit = available > 0 ? 0.9 * (double)available : 1e300;
+        limit = available > 0 ? share * (double)available : 1e300;
     } else if (want < INT32_MAX / 4 && full_bytes + win_bytes > 0) {
         want =
             (int64_t)fmin(limit / (double)(full_bytes + (full_bytes ? 0 : win_bytes)) + 1, 1 << 28);

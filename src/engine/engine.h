@@ -34,6 +34,7 @@ struct engine_opts {
     int chunk;        /* most prompt rows of one step; 0: what the backend likes */
     size_t
         memory_bytes; /* of the cache; 0: what max_requests contexts need, if the machine has it */
+    double memory_share; /* of what the machine has, the cache's part at most */
     bool no_prefix_cache;
     const char *script; /* [n_script] scripted.h; NULL: the CPU backend */
     size_t n_script;

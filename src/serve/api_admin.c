@@ -88,7 +88,11 @@ void api_openapi(struct server *s, struct exch *x, const char *id)
 void api_root(struct server *s, struct exch *x, const char *id)
 {
     (void)id;
-    (void)s;
+    if (s->o.no_web) {
+        api_error(x, 404, "not_found", NULL,
+                  "there is nothing at /: the server runs with --no-web");
+        return;
+    }
     struct buf b;
     buf_init(&b, 1024);
     buf_printf(&b,

@@ -466,8 +466,46 @@ static enum MHD_Result answer_past(struct exch *x)
 
 /* ---- the library's side: requests ---- */
 
+/* Where the line that holds `s` at its end is over: behind CR and LF, which the library has made
+ * NULs. NULL: it ends in another way. */
+static const char *line_end(const char *s)
+{
+    s += strlen(s);
+    return s[0] == 0 && s[1] == 0 ? s + 2 : NULL;
+}
+
+struct walk {
+    const char *at; /* where the next line must begin; NULL: the head is not strict */
+};
+
+static enum MHD_Result walk_header(void *ctx, enum MHD_ValueKind kind, const char *key,
+                                   const char *value)
+{
+    (void)kind;
+    struct walk *w = ctx;
+    w->at = w->at && w->at == key && !strchr(value, '\r') ? line_end(value) : NULL;
+    return MHD_YES;
+}
+
+/* Libraries before 1.0 take bare LFs, folded lines and NULs, which a proxy in front may read in
+ * another way. They parse in place, so the lines of a strict head lie one behind the other:
+ * version, NUL, NUL, name, NUL ... value, NUL, NUL, and the empty line's two NULs. */
+static bool strict_head(struct MHD_Connection *mc, const char *version)
+{
+    if (strncmp(MHD_get_version(), "0.", 2) != 0)
+        return true; /* it refuses them itself */
+    struct walk w = {line_end(version)};
+    MHD_get_connection_values(mc, MHD_HEADER_KIND, walk_header, &w);
+    return w.at && w.at[0] == 0 && w.at[1] == 0;
+}
+
+bool http_strict(const struct exch *x)
+{
+    return !x->lax;
+}
+
 static enum MHD_Result begin(struct http *h, struct MHD_Connection *mc, const char *method,
-                             const char *url, void **slot)
+                             const char *url, const char *version, void **slot)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mc, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -476,6 +514,8 @@ static enum MHD_Result begin(struct http *h, struct MHD_Connection *mc, const ch
     if (!x)
         return MHD_NO;
     *slot = x;
+    x->past = !h->o.cert && strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
+    x->lax = !strict_head(mc, version);
     atomic_fetch_add(&h->n_exch, 1);
     pthread_mutex_lock(&h->lock);
     c->x = x;
@@ -547,13 +587,8 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *mc, const cha
 {
     struct http *h = ctx;
     struct exch *x = *slot;
-    if (!x) {
-        enum MHD_Result ok = begin(h, mc, method, url, slot);
-        x = *slot;
-        if (x)
-            x->past = !h->o.cert && strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
-        return ok;
-    }
+    if (!x)
+        return begin(h, mc, method, url, version, slot);
     if (*n)
         return more(h, x, data, n);
     if (x->queued)
@@ -578,6 +613,11 @@ static void on_completed(void *ctx, struct MHD_Connection *mc, void **slot,
     if (!x)
         return;
     *slot = NULL;
+    if (x->reading && !x->replied && how == MHD_REQUEST_TERMINATED_CLIENT_ABORT) {
+        h->o.cut_short(h->o.ctx, x);
+        if (!h->o.cert)
+            (void)answer_past(x);
+    }
     h->body_bytes -= x->body_bytes;
     pthread_mutex_lock(&h->lock);
     struct conn *c = x->conn;

@@ -59,6 +59,7 @@ struct exch {
     bool over_limit;    /* the body went past its ceiling */
     size_t body_bytes;  /* received so far */
     bool reading;       /* body still arriving */
+    bool lax;           /* its head is not quite HTTP/1.1 (http_strict) */
     int status;
     const char *type;  /* content type of the answer */
     struct buf header; /* name NUL value NUL ... */
@@ -88,6 +89,8 @@ struct http_opts {
     void (*request)(void *ctx, struct exch *);
     /* The body passed max_body, or (crowded) all bodies together max_bodies: must reply. */
     void (*too_large)(void *ctx, struct exch *, bool crowded);
+    /* The client stopped sending inside its body: must reply. */
+    void (*cut_short)(void *ctx, struct exch *);
     /* The exchange is over (io thread): for the log. */
     void (*done)(void *ctx, const struct exch *);
 };
@@ -106,6 +109,8 @@ void exch_unref(struct exch *);
 /* Of the request; valid until it is answered. */
 const char *http_header(const struct exch *, const char *name);
 int http_header_count(const struct exch *, const char *name);
+/* Whether every line of the head ends in CRLF, none is folded, none holds a NUL or CR. */
+bool http_strict(const struct exch *);
 const char *http_query(const struct exch *, const char *name);
 
 /* Adds a header line to the answer; before http_reply or http_stream. */

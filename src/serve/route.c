@@ -88,8 +88,8 @@ static bool check_framing(struct exch *x)
     int n_len = http_header_count(x, "Content-Length"),
         n_te = http_header_count(x, "Transfer-Encoding");
     const char *len = http_header(x, "Content-Length"), *te = http_header(x, "Transfer-Encoding");
-    bool bad = n_len > 1 || n_te > 1 || (n_len && n_te) || http_header_count(x, "Host") > 1 ||
-               (te && strcasecmp(te, "chunked") != 0) ||
+    bool bad = !http_strict(x) || n_len > 1 || n_te > 1 || (n_len && n_te) ||
+               http_header_count(x, "Host") > 1 || (te && strcasecmp(te, "chunked") != 0) ||
                (len && (!*len || strspn(len, "0123456789") != strlen(len)));
     if (bad) { /* what follows could be anything */
         http_set(x, "Connection", "close");
@@ -224,6 +224,12 @@ void route_too_large(void *server, struct exch *x, bool crowded)
         api_error(x, 429, NULL, NULL, "too many large requests at once; try again later");
     else
         api_error(x, 413, NULL, NULL, "the body is larger than %d bytes", BODY_MAX);
+}
+
+void route_cut_short(void *server, struct exch *x)
+{
+    (void)server;
+    api_error(x, 400, NULL, NULL, "the connection ended before the body did");
 }
 
 /* A value of a log line: quoted when it needs to be, harmless in any case. */

@@ -63,6 +63,7 @@ static status open_parts(struct server *s, struct err *e)
                            .head = route_head,
                            .request = route_request,
                            .too_large = route_too_large,
+                           .cut_short = route_cut_short,
                            .done = route_done};
     TRY(http_open(&ho, &s->http, e));
 out:

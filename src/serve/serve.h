@@ -43,6 +43,7 @@ struct serve_opts {
     int request_timeout_ms; /* 0: none */
     int stream_interval;    /* tokens of a stream that leave together, at least */
     bool access_log;
+    bool no_web;              /* nothing at / */
     const char *powercap;     /* folder of the processor's energy counters, or NULL */
     int i_gpu;                /* the card that runs the model, as nvidia-smi counts */
     double model_s, engine_s; /* for serve_ready: how long opening took */

@@ -89,6 +89,7 @@ extern const int n_route;
 void route_head(void *server, struct exch *);
 void route_request(void *server, struct exch *);
 void route_too_large(void *server, struct exch *, bool crowded);
+void route_cut_short(void *server, struct exch *);
 void route_done(void *server, const struct exch *);
 /* Runs the exchange's route (prep thread). */
 void route_run(struct server *, struct exch *);

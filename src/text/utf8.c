@@ -69,7 +69,7 @@ size_t utf8_valid(const char *s, size_t n)
     return i;
 }
 
-int utf8_encode(uint32_t cp, char out[4])
+int utf8_put(uint32_t cp, char out[4])
 {
     if (cp < 0x80) {
         out[0] = (char)cp;

@@ -14,6 +14,6 @@ size_t utf8_valid(const char *s, size_t n);
 int utf8_decode(const char *s, size_t n, uint32_t *cp);
 
 /* Writes cp as UTF-8 (1-4 bytes) and returns the length. cp must be a scalar value. */
-int utf8_encode(uint32_t cp, char out[4]);
+int utf8_put(uint32_t cp, char out[4]);
 
 #endif

@@ -24,7 +24,7 @@ static void small_spell(struct buf *b, const uint8_t *s, size_t n)
         char c[4];
         if (cp == '"' || cp == '\\')
             buf_putc(b, '\\');
-        buf_put(b, c, (size_t)utf8_encode(cp, c));
+        buf_put(b, c, (size_t)utf8_put(cp, c));
     }
     buf_putc(b, '"');
 }

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -72,6 +73,12 @@ class Surface(Case):
             "chunk overflow": b + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + body,
             "chunk junk": b + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n" + body,
             "space before colon": b"GET /health HTTP/1.1\r\nHost : localhost\r\n\r\n",
+            "bare LF": b"GET /health HTTP/1.1\nHost: localhost\n\n",
+            "bare LF in the head": b"GET /health HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n",
+            "folded line": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
+            "NUL in a value": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n",
+            "NUL in a name": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX\0Y: ab\r\n\r\n",
+            "CR in a value": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n",
             "no host": b"GET /health HTTP/1.1\r\n\r\n",
             "two hosts": b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
         }
@@ -82,6 +89,24 @@ class Surface(Case):
             # (libmicrohttpd 0.9.75 prints the head of its own refusals twice)
             self.assertEqual(answer.count(b"HTTP/1.1 "), answer.count(b"HTTP/1.1 400 ") + answer.count(b"HTTP/1.1 413 "), name)
             self.assertLess(time.monotonic() - start, 3.5, name)
+
+    def test_20_cut_short(self):
+        """A body that ends with the connection: 400, and nothing is done with it."""
+        head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
+        for data in (head + b"Transfer-Encoding: chunked\r\n\r\ne\r\n{\"prompt\":\"x\"}\r\n", head + b"Content-Length: 20\r\n\r\n{\"prompt\":\"x\"}"):
+            answer = self.server.raw(data, close=True)
+            self.assertEqual((status(answer), answer.count(b"HTTP/1.1 ")), (400, 1), answer[:200])
+
+    def test_20_odd_but_fine(self):
+        """Heads that a strict reader takes, however they arrive."""
+        one = b"GET /health HTTP/1.1\r\nHost:localhost\r\nA:\r\nB: \r\nC:  two words \r\nD: \xe4\r\n" + b"".join(b"E%d: %s\r\n" % (i, b"y" * 90) for i in range(100)) + b"\r\n"
+        self.assertEqual(self.server.raw(one + one + one, timeout=1).count(b"HTTP/1.1 200"), 3)
+        self.assertEqual(status(self.server.raw(b"GET /health HTTP/1.0\r\n\r\n", timeout=1)), 200)
+        s = self.server.socket()
+        for i in range(0, len(one), 7):
+            s.sendall(one[i:i + 7])
+        self.assertEqual(status(s.recv(4096)), 200)
+        s.close()
 
     def test_21_pipeline_and_methods(self):
         one = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -448,6 +473,25 @@ class Life(unittest.TestCase):
             r = subprocess.run([os.environ["GLOSS"], "serve", "--port", str(server.port)], capture_output=True, timeout=20)
             self.assertEqual(r.returncode, 1)
             self.assertIn(b"--port", r.stderr)
+
+    def test_flags_that_promise(self):
+        """What a flag asks for is so, or the start says why not."""
+        for args, words in ((("--kv-cache-dtype", "float32"), b"--arith"), (("--kv-cache-dtype", "bfloat16", "--arith", "f32"), b"--arith"),
+                            (("--kv-cache-dtype", "fp8"), b"auto"), (("--gpu-memory-utilization", "0"), b"gpu-memory-utilization"),
+                            (("--mem-fraction-static", "1.5"), b"mem-fraction-static")):
+            r = subprocess.run([os.environ["GLOSS"], "serve", "--port", "0", *args], capture_output=True, timeout=20)
+            self.assertEqual(r.returncode, 2, r.stderr)
+            self.assertIn(words, r.stderr)
+        with Server("--no-web", "--gpu-memory-utilization", "0.5", "--kv-cache-dtype", "float32", "--arith", "f32", "--ctx-size", "4096") as server:
+            self.assertEqual(server.ask("GET", "/")[0], 404)
+            self.assertEqual(server.chat(max_tokens=2)[0], 200)
+        with Server() as server:
+            self.assertEqual(server.ask("GET", "/")[0], 200)
+        pages = []
+        for share in ("0.00004", "0.00008"):  # of what this machine has free: less than the 16 contexts want
+            with Server("--gpu-memory-utilization", share) as server:
+                pages.append(float(re.search(r"cache of ([0-9.]+) MB", server.log()).group(1)))
+        self.assertTrue(1.5 < pages[1] / pages[0] < 3, pages)
 
     def test_log_lines_are_harmless(self):
         with Server("--access-log") as server:

@@ -266,7 +266,7 @@ static void check_words(const struct vocab *v, uint64_t *seed)
         for (size_t i = 0; i < len; i++) {
             *seed = *seed * 6364136223846793005u + 1442695040888963407u;
             uint32_t pick = (uint32_t)(*seed >> 33) % letters * 131 % script[1];
-            n += (size_t)utf8_encode(script[0] + pick, text + n);
+            n += (size_t)utf8_put(script[0] + pick, text + n);
         }
         struct ids t;
         struct err e;
