@@ -88,6 +88,18 @@ void file_unmap(struct file_map *m)
     *m = (struct file_map){0};
 }
 
+void file_release(const struct file_map *m, const void *p, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), lo = (uintptr_t)p, hi = lo + n;
+    uintptr_t first = (uintptr_t)m->p;
+    if (!m->p || lo < first || hi > first + m->n || n == 0)
+        return;
+    lo = (lo + page - 1) / page * page;
+    hi = hi / page * page;
+    if (lo < hi)
+        (void)madvise((void *)lo, hi - lo, MADV_DONTNEED); /* only memory is at stake */
+}
+
 status file_begin(struct file_new *w, const char *path, struct err *e)
 {
     w->f = NULL;

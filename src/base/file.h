@@ -22,6 +22,9 @@ struct file_map {
 };
 MUST_USE status file_map(const char *path, struct file_map *m, struct err *e);
 void file_unmap(struct file_map *m);
+/* The whole pages of [p, p + n) need not stay in this process's memory: a later read brings them
+ * back. Nothing happens to what lies outside the mapping. */
+void file_release(const struct file_map *m, const void *p, size_t n);
 
 /* A file being written: bytes go to a temporary name beside `path`; file_commit writes them out,
  * syncs, renames and syncs the folder; file_abort (or a crash) leaves nothing under `path`.

@@ -22,7 +22,7 @@ static uint64_t xcr0(void)
     return (uint64_t)hi << 32 | lo;
 }
 
-/* The bits that FLAGS_kern_avx2 and FLAGS_kern_avx512 of the Makefile let the compiler use, all of
+/* The bits that FLAGS_kern_avx2, _avxvnni and _avx512 of the Makefile let the compiler use, all of
  * them (Intel SDM volume 2, CPUID leaves 1 and 7), and the registers that the system saves. */
 static unsigned detect(void)
 {
@@ -35,19 +35,24 @@ static unsigned detect(void)
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2))
         return 0;
     flags |= CPU_AVX2;
+    unsigned one, b1, c1, d1;
+    if (!__get_cpuid_count(7, 1, &one, &b1, &c1, &d1))
+        one = 0;
+    if (one & bit_AVXVNNI)
+        flags |= CPU_AVXVNNI;
     unsigned need = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
     if ((saved & 0xe6) != 0xe6 || (b & need) != need || !(c & bit_AVX512VBMI) ||
         !(c & bit_AVX512VNNI))
         return flags;
-    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16))
-        flags |= CPU_AVX512;
-    return flags;
+    return one & bit_AVX512BF16 ? flags | CPU_AVX512 : flags;
 }
 #elif defined(__aarch64__)
+#include <sys/auxv.h>
+
 /* Advanced SIMD is part of every AArch64 processor that Linux runs on. */
 static unsigned detect(void)
 {
-    return CPU_NEON;
+    return CPU_NEON | (getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? CPU_DOTPROD : 0);
 }
 #else
 static unsigned detect(void)
@@ -64,8 +69,10 @@ status cpu_flags(unsigned *flags, struct err *e)
     } mask[] = {
         {"c", 0, 0},
         {"avx2", CPU_AVX2, CPU_AVX2},
-        {"avx512", CPU_AVX2 | CPU_AVX512, CPU_AVX512},
+        {"avxvnni", CPU_AVX2 | CPU_AVXVNNI, CPU_AVXVNNI},
+        {"avx512", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512, CPU_AVX512},
         {"neon", CPU_NEON, CPU_NEON},
+        {"dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD},
     };
     unsigned have = detect();
     *flags = have;
@@ -81,8 +88,8 @@ status cpu_flags(unsigned *flags, struct err *e)
         *flags = have & mask[i].allowed;
         return OK;
     }
-    return err_param(e, E_INPUT, "GLOSS_CPU", "GLOSS_CPU=%.20s: must be c, avx2, avx512 or neon",
-                     want);
+    return err_param(e, E_INPUT, "GLOSS_CPU",
+                     "GLOSS_CPU=%.20s: must be c, avx2, avxvnni, avx512, neon or dotprod", want);
 }
 
 static void fill_tables(void)
@@ -106,11 +113,15 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags)
 #if defined(__x86_64__)
     if (flags & CPU_AVX2)
         kern_avx2_init(k);
+    if (flags & CPU_AVXVNNI)
+        kern_avxvnni_init(k);
     if (flags & CPU_AVX512)
         kern_avx512_init(k);
 #elif defined(__aarch64__)
     if (flags & CPU_NEON)
         kern_neon_init(k);
+    if (flags & CPU_DOTPROD)
+        kern_dotprod_init(k);
 #else
     (void)flags;
 #endif
@@ -119,9 +130,9 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags)
 const char *backend_cpu_features(void)
 {
 #if defined(__x86_64__)
-    return "c avx2 avx512";
+    return "c avx2 avxvnni avx512";
 #elif defined(__aarch64__)
-    return "c neon";
+    return "c neon dotprod";
 #else
     return "c";
 #endif

@@ -16,7 +16,7 @@
  * the other matrix products are float32, rounded to bf16 or blocks of signed bytes (`struct acts`);
  * keys and values are stored as float32 or bf16. Sums are float32. ARITH_Q8 keeps copies of the
  * dense matrices as such blocks, made at open; matrices of experts that are not MXFP4 are then
- * used as with ARITH_BF16.
+ * used as with ARITH_BF16. The mapped pages of what was copied are given back.
  *
  * Page layout: [layer of the pool][key head][keys [d_head, page_tok], values [page_tok, d_head]].
  *
@@ -870,8 +870,10 @@ static void pack_part(void *arg, int t)
         int lo, hi;
         pool_split(d->m->n_out, Q8_OUT, t, pool_size(c->pool), &lo, &hi);
         for (int o = lo; o < hi; o += Q8_OUT)
-            q8_pack(d->m->dtype, (const uint8_t *)d->m->p + (size_t)o * bytes, d->m->n_in,
-                    d->q8 + (size_t)(o / Q8_OUT) * n_block);
+            c->k.q8_pack(d->m->dtype, (const uint8_t *)d->m->p + (size_t)o * bytes, d->m->n_in,
+                         d->q8 + (size_t)(o / Q8_OUT) * n_block);
+        weights_release(c->w, (const uint8_t *)d->m->p + (size_t)lo * bytes,
+                        (size_t)(hi - lo) * bytes);
     }
 }
 

@@ -97,7 +97,7 @@ struct attn {
 };
 
 struct cpu_kern {
-    const char *name; /* strongest set in use: "c", "avx2", "avx512", "neon" */
+    const char *name; /* strongest set in use, as GLOSS_CPU names it */
     /* The *_bf16 products run on the processor's own bf16 instructions. Where false, ARITH_BF16
      * rounds activations to bf16 but keeps them as floats for the *_f32 products. */
     bool bf16_dot;
@@ -118,6 +118,10 @@ struct cpu_kern {
     /* n floats (a multiple of 32) to blocks: d = max|x| / 127, codes to nearest even. The same bits
      * on every set. */
     void (*to_q8)(const float *x, int n, int8_t *q, float *d, int32_t *sum);
+    /* Q8_OUT rows of a matrix [Q8_OUT, n_in] of any type to blocks w[n_in/32], at load: scale
+     * max|x| / 127 rounded to bf16, codes to nearest even. A block with NaN or Inf gets codes 0 and
+     * a scale that is not finite. The same bits on every set. */
+    void (*q8_pack)(enum dtype t, const void *p, int n_in, struct q8_block *w);
 
     /* Input-major weights [n_in, ld_w], float activations; index as mul_f32. Same tolerance. */
     void (*mul_in[3])(const struct mul *);
@@ -154,13 +158,11 @@ struct cpu_kern {
     void (*topk)(const float *v, int n, int k, int32_t *idx, float *w);
 };
 
-/* Q8_OUT rows of a matrix [Q8_OUT, n_in] of any type to blocks w[n_in/32], at load. */
-void q8_pack(enum dtype t, const void *p, int n_in, struct q8_block *w);
+enum cpu_flag { CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4, CPU_AVXVNNI = 8, CPU_DOTPROD = 16 };
 
-enum cpu_flag { CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4 };
-
-/* What this processor and its system support, masked by GLOSS_CPU: c, avx2, avx512 or neon names
- * the strongest set allowed. E_INPUT for another value, E_DEVICE for a set this processor lacks. */
+/* What this processor and its system support, masked by GLOSS_CPU: c, avx2, avxvnni, avx512, neon
+ * or dotprod names the strongest set allowed. E_INPUT for another value, E_DEVICE for a set this
+ * processor lacks. */
 MUST_USE status cpu_flags(unsigned *flags, struct err *e);
 
 /* Fills every pointer: from kern_c.c, then by each set in `flags`, weakest first. */
@@ -169,8 +171,15 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags);
 /* One per instruction set, in its own file with its own compiler flags. */
 void kern_c_init(struct cpu_kern *k);
 void kern_avx2_init(struct cpu_kern *k);
+void kern_avxvnni_init(struct cpu_kern *k);
 void kern_avx512_init(struct cpu_kern *k);
 void kern_neon_init(struct cpu_kern *k);
+void kern_dotprod_init(struct cpu_kern *k);
+
+/* For the kernels' own helpers. Tile sizes are constants at each call, so that loops over a tile
+ * unroll into registers. */
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
 
 /* Decoding tables, complete after cpu_kern_init: 2^(s-127), and for each scale byte the 16 codes
  * as bf16, twice (a 5-bit index then needs no mask). Exact: bf16 has float's exponents, denormals

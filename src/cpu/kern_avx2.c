@@ -172,21 +172,54 @@ static inline void vf_mx_x(const float *x, int n, VF v[8])
 
 #include "cpu/kern_simd.h"
 
-static inline __m256i q8_dot(__m256i acc, __m256i u, __m256i s)
+#define Q8_DENSE_BIAS 0
+
+static inline __m256i q8_repeat(const int8_t *x)
 {
-    __m256i two = _mm256_maddubs_epi16(u, s); /* at most 2 * 127 * 127: no saturation */
+    int32_t v;
+    memcpy(&v, x, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+/* Signs go over to x: biased weights would overflow the sums of 16 bits. */
+static inline __m256i q8_dense(__m256i v)
+{
+    return _mm256_abs_epi8(v);
+}
+static inline __m256i q8_dot(__m256i acc, __m256i u, __m256i v, const int8_t *x)
+{
+    /* at most 2 * 127 * 127: no saturation */
+    __m256i two = _mm256_maddubs_epi16(u, _mm256_sign_epi8(q8_repeat(x), v));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
 }
 /* 16 bits hold eight products of at most 24 * 127. */
 static inline __m256i q8_dot_small(__m256i acc, const __m256i u[4], const int8_t *x)
 {
-    __m256i s = _mm256_setzero_si256();
-    for (int g = 0; g < 4; g++) {
-        int32_t v;
-        memcpy(&v, x + 4 * g, sizeof v);
-        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(u[g], _mm256_set1_epi32(v)));
-    }
+    __m256i s = _mm256_maddubs_epi16(u[0], q8_repeat(x));
+    for (int g = 1; g < 4; g++)
+        s = _mm256_add_epi16(s, _mm256_maddubs_epi16(u[g], q8_repeat(x + 4 * g)));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+}
+/* 16 bits hold four products, and eight; then two outputs share a vector, then four. */
+static inline void q8_across(const __m256i lo[8], const __m256i hi[8], __m256i even, __m256i odd,
+                             __m256i *s0, __m256i *s1)
+{
+    __m256i v[8];
+    UNROLL for (int i = 0; i < 8; i++) v[i] =
+        _mm256_add_epi16(_mm256_maddubs_epi16(lo[i], even), _mm256_maddubs_epi16(hi[i], odd));
+    UNROLL for (int i = 0; i < 8; i += 2)
+    {
+        __m256i s = _mm256_add_epi16(_mm256_unpacklo_epi64(v[i], v[i + 1]),
+                                     _mm256_unpackhi_epi64(v[i], v[i + 1]));
+        v[i] = _mm256_madd_epi16(s, _mm256_set1_epi16(1));
+    }
+    UNROLL for (int i = 0; i < 8; i += 4)
+    {
+        __m256 f = _mm256_castsi256_ps(v[i]), g = _mm256_castsi256_ps(v[i + 2]);
+        v[i] = _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(f, g, 0x88)),
+                                _mm256_castps_si256(_mm256_shuffle_ps(f, g, 0xdd)));
+    }
+    *s0 = _mm256_permute2x128_si256(v[0], v[4], 0x20);
+    *s1 = _mm256_permute2x128_si256(v[0], v[4], 0x31);
 }
 
 #include "cpu/kern_q8_x86.h"

@@ -1,5 +1,5 @@
-/* AVX-512 (F, BW, VL, DQ, VBMI, BF16): the vocabulary of kern_simd.h on 16 floats, and the products
- * on vdpbf16ps, which multiplies 32 pairs of bf16 at once.
+/* AVX-512 (F, BW, VL, DQ, VBMI, VNNI, BF16): the vocabulary of kern_simd.h on 16 floats, the
+ * products on vdpbf16ps, which multiplies 32 pairs of bf16 at once, and those on vpdpbusd.
  *
  * MXFP4 to bf16 costs three instructions per block of 32: bytes to doublewords, a multishift that
  * brings both nibbles into index position, and a word permutation of the table that already
@@ -263,6 +263,13 @@ static void mul_mx_bf16(const struct mul *m)
     }
 }
 
+static inline __m256i q8_dp(__m256i acc, __m256i u, __m256i s)
+{
+    return _mm256_dpbusd_epi32(acc, u, s);
+}
+
+#include "cpu/kern_q8_vnni.h"
+
 static void to_bf16(const float *x, int n, uint16_t *out)
 {
     int i = 0;
@@ -277,6 +284,7 @@ static void to_bf16(const float *x, int n, uint16_t *out)
 void kern_avx512_init(struct cpu_kern *k)
 {
     simd_init(k);
+    q8_init(k);
     k->name = "avx512";
     k->bf16_dot = true;
     k->mul_bf16 = mul_bf16;

@@ -146,7 +146,7 @@ static void to_q8(const float *x, int n, int8_t *q, float *d, int32_t *sum)
     }
 }
 
-void q8_pack(enum dtype t, const void *p, int n_in, struct q8_block *w)
+static void q8_pack(enum dtype t, const void *p, int n_in, struct q8_block *w)
 {
     for (int o = 0; o < Q8_OUT; o++) {
         for (int b = 0; b < n_in / Q8_IN; b++) {
@@ -377,6 +377,7 @@ void kern_c_init(struct cpu_kern *k)
         .mul_q8 = mul_q8,
         .mul_mx_q8 = mul_mx_q8,
         .to_q8 = to_q8,
+        .q8_pack = q8_pack,
         .mul_in = {mul_in_f32, mul_in_f16, mul_in_bf16},
         .rmsnorm = rmsnorm,
         .to_bf16 = to_bf16,

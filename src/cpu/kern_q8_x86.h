@@ -2,15 +2,20 @@
  *
  * Included once by kern_<set>.c, which has defined before, on eight sums of 32 bits:
  *
- *   q8_dot(acc, u, s)      adds, per sum, four products of an unsigned byte of u (at most 127) and
- *                          a signed one of s (at least -127)
- *   q8_dot_small(acc, u, x)  the same for four vectors u of bytes up to 24, each with the four
- * bytes of x that are next, repeated: x [16]
+ *   Q8_DENSE_BIAS          what the unsigned form of a dense weight has added to it, or 0
+ *   q8_dense(v)            dense weights in their unsigned form
+ *   q8_dot(acc, u, v, x)   adds, per sum, four products of the dense weights v, in unsigned form u,
+ *                          and four signed bytes (at least -127) at x, the same for all sums
+ *   q8_dot_small(acc, u, x)  adds the products of four vectors u of unsigned bytes up to 24, each
+ *                          with the four signed bytes of x [16] that are next
+ *   q8_across(lo, hi, even, odd, &s0, &s1)  outputs' codes lo[8] and hi[8], unsigned bytes up to
+ *                          24: s0 gets each output's sum of products with even and odd over the
+ *                          first half of the vectors, s1 over the second
  *
- * MXFP4 codes become unsigned by adding 12 to twice their value; the sum then starts at -12 times
- * the sum of x. A tile is 8 outputs, one per lane, times some rows; a single row of MXFP4 is read
- * as it lies instead, two blocks at once, and the lanes are added across. Integers are exact, so
- * both give the same sums.
+ * Unsigned codes are the values plus a bias (MXFP4: 12 plus twice the value); sums then start at
+ * minus the bias times the sum of x. A tile is 8 outputs, one per lane, times some rows; a single
+ * row of MXFP4 is read as it lies instead, two blocks at once, and the lanes are added across.
+ * Integers are exact, so all ways give the same sums.
  */
 #include "cpu/kern.h"
 
@@ -24,13 +29,6 @@ enum {
     Q8_AHEAD = 4096           /* bytes that a single row fetches ahead of dense weights */
 };
 
-static inline __m256i q8_repeat(const int8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, sizeof v);
-    return _mm256_set1_epi32(v);
-}
-
 /* Nibbles to twice their values + 12. */
 static inline __m256i q8_codes(__m256i nibbles)
 {
@@ -42,6 +40,25 @@ static inline __m256i q8_codes(__m256i nibbles)
 static inline __m256 q8_add(__m256 acc, __m256i sum, __m256 w_scale, float d)
 {
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(w_scale, _mm256_set1_ps(d)), acc);
+}
+
+static inline __m256 q8_bf16(const uint16_t *p)
+{
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+/* The codes of n = 1 or 2 blocks. */
+static inline __m256i q8_blocks(const uint8_t *p, int n)
+{
+    return n == 2 ? _mm256_loadu_si256((const __m256i *)(const void *)p)
+                  : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+/* What sums of unsigned codes start at. */
+static inline __m256i q8_start(int bias, int32_t sum)
+{
+    return _mm256_set1_epi32(-bias * sum);
 }
 
 static inline size_t q8_row(const struct mul_q8 *m, int r)
@@ -84,7 +101,7 @@ INLINE void q8_tile(bool mx, int nr, const struct mul_q8 *m, const void *w, cons
         __m256 scale;
         if (mx) {
             scale = _mm256_loadu_ps(ws + b * Q8_OUT);
-            UNROLL for (int j = 0; j < nr; j++) s[j] = _mm256_set1_epi32(-Q8_BIAS * sum[j][b]);
+            UNROLL for (int j = 0; j < nr; j++) s[j] = q8_start(Q8_BIAS, sum[j][b]);
             UNROLL for (int h = 0; h < 2; h++, p += Q8_TILE / 2)
             {
                 __m256i u[4];
@@ -94,17 +111,17 @@ INLINE void q8_tile(bool mx, int nr, const struct mul_q8 *m, const void *w, cons
                     q8_dot_small(s[j], u, x[j] + b * Q8_IN + 16 * h);
             }
         } else {
-            scale = vf_load_bf16(p);
+            scale = q8_bf16((const uint16_t *)(const void *)p);
             p += offsetof(struct q8_block, q);
-            UNROLL for (int j = 0; j < nr; j++) s[j] = _mm256_setzero_si256();
+            UNROLL for (int j = 0; j < nr; j++) s[j] = q8_start(Q8_DENSE_BIAS, sum[j][b]);
             UNROLL for (int g = 0; g < Q8_IN / 4; g++, p += 32)
             {
                 __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
-                __m256i u = _mm256_abs_epi8(v);
+                __m256i u = q8_dense(v);
                 if (nr == 1 && g % 2 == 0)
                     _mm_prefetch((const char *)p + Q8_AHEAD, _MM_HINT_T0);
                 UNROLL for (int j = 0; j < nr; j++) s[j] =
-                    q8_dot(s[j], u, _mm256_sign_epi8(q8_repeat(x[j] + b * Q8_IN + 4 * g), v));
+                    q8_dot(s[j], u, v, x[j] + b * Q8_IN + 4 * g);
             }
         }
         UNROLL for (int j = 0; j < nr; j++) acc[j] = q8_add(acc[j], s[j], scale, d[j][b]);
@@ -197,6 +214,30 @@ static inline const uint8_t *q8_code_row(const struct mul_q8 *m, int o, int n, i
     return (const uint8_t *)m->w + (size_t)(o + min_int(i, n - 1)) * ld;
 }
 
+/* 8 x 8 numbers of 32 bits. */
+INLINE void q8_transpose(__m256i v[8])
+{
+    __m256i t[8];
+    UNROLL for (int i = 0; i < 8; i += 2)
+    {
+        t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4)
+    {
+        v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        __m256i lo = _mm256_permute2x128_si256(v[i], v[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x31);
+        v[i] = lo;
+    }
+}
+
 /* The codes of the same outputs: to [n_block][four inputs][output][4]. */
 static void q8_unpack(const struct mul_q8 *m, int o, int n, uint8_t *to)
 {
@@ -204,30 +245,15 @@ static void q8_unpack(const struct mul_q8 *m, int o, int n, uint8_t *to)
     for (int i = 0; i < Q8_OUT; i++)
         p[i] = q8_code_row(m, o, n, i);
     for (int b = 0; b < m->n_in / Q8_IN; b++, to += Q8_TILE) {
-        __m256i v[8], t[8];
+        __m256i v[8];
         UNROLL for (int i = 0; i < 8; i++)
         {
             __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(p[i] + 16 * b));
             v[i] = q8_codes(_mm256_set_m128i(_mm_srli_epi16(c, 4), c));
         }
-        UNROLL for (int i = 0; i < 8; i += 2)
-        {
-            t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
-            t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
-        }
-        UNROLL for (int i = 0; i < 8; i += 4)
-        {
-            v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-            v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-            v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-            v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-        }
-        UNROLL for (int i = 0; i < 4; i++)
-        {
-            __m256i *at = (__m256i *)(void *)(to + 32 * i);
-            _mm256_storeu_si256(at, _mm256_permute2x128_si256(v[i], v[i + 4], 0x20));
-            _mm256_storeu_si256(at + 4, _mm256_permute2x128_si256(v[i], v[i + 4], 0x31));
-        }
+        q8_transpose(v);
+        UNROLL for (int i = 0; i < 8; i++)
+            _mm256_storeu_si256((__m256i *)(void *)(to + 32 * i), v[i]);
     }
 }
 
@@ -235,7 +261,7 @@ static void q8_unpack(const struct mul_q8 *m, int o, int n, uint8_t *to)
 INLINE __m256 q8_mx_step(int nb, const uint8_t *const p[Q8_OUT], int b, const int8_t *x,
                          const float *d, const int32_t *sum, const float *ws, __m256 acc)
 {
-    __m256i v[Q8_OUT], even, odd;
+    __m256i even, odd;
     __m256i x0 = _mm256_loadu_si256((const __m256i *)(const void *)(x + b * Q8_IN));
     if (nb == 2) {
         __m256i x1 = _mm256_loadu_si256((const __m256i *)(const void *)(x + (b + 1) * Q8_IN));
@@ -245,31 +271,18 @@ INLINE __m256 q8_mx_step(int nb, const uint8_t *const p[Q8_OUT], int b, const in
         even = _mm256_zextsi128_si256(_mm256_castsi256_si128(x0));
         odd = _mm256_zextsi128_si256(_mm256_extracti128_si256(x0, 1));
     }
-    /* 16 bits hold four products, and eight; then two outputs share a vector, then four. */
+    __m256i lo[Q8_OUT], hi[Q8_OUT], s0, s1;
     UNROLL for (int i = 0; i < Q8_OUT; i++)
     {
-        __m256i c = blocks(p[i] + 16 * b, nb);
-        v[i] = _mm256_maddubs_epi16(q8_codes(c), even);
-        v[i] = _mm256_add_epi16(v[i], _mm256_maddubs_epi16(q8_codes(_mm256_srli_epi16(c, 4)), odd));
+        __m256i c = q8_blocks(p[i] + 16 * b, nb);
+        lo[i] = q8_codes(c);
+        hi[i] = q8_codes(_mm256_srli_epi16(c, 4));
     }
-    UNROLL for (int i = 0; i < Q8_OUT; i += 2)
-    {
-        __m256i s = _mm256_add_epi16(_mm256_unpacklo_epi64(v[i], v[i + 1]),
-                                     _mm256_unpackhi_epi64(v[i], v[i + 1]));
-        v[i] = _mm256_madd_epi16(s, _mm256_set1_epi16(1));
-    }
-    UNROLL for (int i = 0; i < Q8_OUT; i += 4)
-    {
-        __m256 f = _mm256_castsi256_ps(v[i]), g = _mm256_castsi256_ps(v[i + 2]);
-        v[i] = _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(f, g, 0x88)),
-                                _mm256_castps_si256(_mm256_shuffle_ps(f, g, 0xdd)));
-    }
-    __m256i s0 = _mm256_permute2x128_si256(v[0], v[4], 0x20);
-    s0 = _mm256_add_epi32(s0, _mm256_set1_epi32(-Q8_BIAS * sum[b]));
+    q8_across(lo, hi, even, odd, &s0, &s1);
+    s0 = _mm256_add_epi32(s0, q8_start(Q8_BIAS, sum[b]));
     acc = q8_add(acc, s0, _mm256_loadu_ps(ws + b * Q8_OUT), d[b]);
     if (nb == 2) {
-        __m256i s1 = _mm256_permute2x128_si256(v[0], v[4], 0x31);
-        s1 = _mm256_add_epi32(s1, _mm256_set1_epi32(-Q8_BIAS * sum[b + 1]));
+        s1 = _mm256_add_epi32(s1, q8_start(Q8_BIAS, sum[b + 1]));
         acc = q8_add(acc, s1, _mm256_loadu_ps(ws + (b + 1) * Q8_OUT), d[b + 1]);
     }
     return acc;
@@ -312,24 +325,75 @@ static void mul_mx_q8(const struct mul_q8 *m)
     }
 }
 
-static void to_q8(const float *x, int n, int8_t *q, float *d, int32_t *sum)
+/* The largest magnitude of a block by its bits: NaN and Inf are the largest of all. */
+static inline float q8_top(const __m256 v[4])
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i t = _mm256_setzero_si256();
+    UNROLL for (int i = 0; i < 4; i++) t =
+        _mm256_max_epu32(t, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+    __m128i h = _mm_max_epu32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
+    h = _mm_max_epu32(h, _mm_srli_si128(h, 8));
+    h = _mm_max_epu32(h, _mm_srli_si128(h, 4));
+    return bits_f32((uint32_t)_mm_cvtsi128_si32(h));
+}
+
+/* 32 whole numbers to bytes in the order of struct q8_rows. */
+static inline __m256i q8_bytes(const __m256i c[4])
 {
     const __m256i natural = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i apart = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i p = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
+    p = _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(p, natural), apart);
+    return _mm256_permute4x64_epi64(p, 0xd8);
+}
+
+INLINE void q8_pack_any(enum dtype t, const uint8_t *p, int n_in, struct q8_block *w)
+{
+    const size_t size = t == DT_F32 ? 4 : 2;
+    for (int b = 0; b < n_in / Q8_IN; b++, w++) {
+        __m256i q[Q8_OUT];
+        for (int o = 0; o < Q8_OUT; o++) {
+            const uint8_t *at = p + ((size_t)o * (size_t)n_in + (size_t)b * Q8_IN) * size;
+            __m256 v[4];
+            UNROLL for (int i = 0; i < 4; i++, at += 8 * size)
+            {
+                v[i] = t == DT_F32 ? _mm256_loadu_ps((const float *)(const void *)at)
+                       : t == DT_BF16
+                           ? q8_bf16((const uint16_t *)(const void *)at)
+                           : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at));
+            }
+            w->d[o] = f32_bf16(q8_top(v) / 127.0f);
+            float d = bf16_f32(w->d[o]), inv = d > 1e-30f && isfinite(d) ? 1 / d : 0;
+            __m256i c[4];
+            UNROLL for (int i = 0; i < 4; i++) c[i] =
+                _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inv)));
+            q[o] = inv > 0 ? _mm256_max_epi8(q8_bytes(c), _mm256_set1_epi8(-127))
+                           : _mm256_setzero_si256();
+        }
+        q8_transpose(q);
+        UNROLL for (int i = 0; i < 8; i++) _mm256_storeu_si256((__m256i *)(void *)w->q[i], q[i]);
+    }
+}
+
+static void q8_pack(enum dtype t, const void *p, int n_in, struct q8_block *w)
+{
+    if (t == DT_F32)
+        q8_pack_any(DT_F32, p, n_in, w);
+    else if (t == DT_F16)
+        q8_pack_any(DT_F16, p, n_in, w);
+    else
+        q8_pack_any(DT_BF16, p, n_in, w);
+}
+
+static void to_q8(const float *x, int n, int8_t *q, float *d, int32_t *sum)
+{
     for (int b = 0; b < n / Q8_IN; b++, x += Q8_IN, q += Q8_IN) {
         __m256 v[4];
-        __m256i t = _mm256_setzero_si256(), c[4];
-        UNROLL for (int i = 0; i < 4; i++)
-        {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            t = _mm256_max_epu32(t, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
-        }
-        __m128i h = _mm_max_epu32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
-        h = _mm_max_epu32(h, _mm_srli_si128(h, 8));
-        h = _mm_max_epu32(h, _mm_srli_si128(h, 4));
-        float top = bits_f32((uint32_t)_mm_cvtsi128_si32(h));
+        __m256i c[4];
+        UNROLL for (int i = 0; i < 4; i++) v[i] = _mm256_loadu_ps(x + 8 * i);
+        float top = q8_top(v);
         bool some = top >= 1e-30f && top <= 3.4e38f;
         float inv = some ? 127.0f / top : 0;
         d[b] = some ? top / 127.0f : isfinite(top) && top < 1 ? 0 : NAN;
@@ -344,10 +408,7 @@ static void to_q8(const float *x, int n, int8_t *q, float *d, int32_t *sum)
         __m128i u = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
         u = _mm_add_epi32(u, _mm_srli_si128(u, 8));
         sum[b] = _mm_cvtsi128_si32(_mm_add_epi32(u, _mm_srli_si128(u, 4)));
-        __m256i p =
-            _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
-        p = _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(p, natural), apart);
-        _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permute4x64_epi64(p, 0xd8));
+        _mm256_storeu_si256((__m256i *)(void *)q, q8_bytes(c));
     }
 }
 
@@ -356,4 +417,5 @@ static void q8_init(struct cpu_kern *k)
     k->mul_q8 = mul_q8;
     k->mul_mx_q8 = mul_mx_q8;
     k->to_q8 = to_q8;
+    k->q8_pack = q8_pack;
 }

@@ -41,9 +41,6 @@
 
 #include <math.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-
 enum wtype { W_F32, W_F16, W_BF16, W_MX };
 
 enum {

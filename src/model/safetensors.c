@@ -422,6 +422,11 @@ void st_close(struct st_file *f)
     mem_free(f);
 }
 
+void st_release(const struct st_file *f, const void *p, size_t n)
+{
+    file_release(&f->map, p, n);
+}
+
 int st_count(const struct st_file *f)
 {
     return f->n;

@@ -37,6 +37,8 @@ MUST_USE status st_open(const char *path, struct st_file **f, struct err *e);
 MUST_USE status st_open_memory(const uint8_t *p, size_t n, const char *label, struct st_file **f,
                                struct err *e);
 void st_close(struct st_file *f);
+/* file_release of the file's mapping. */
+void st_release(const struct st_file *f, const void *p, size_t n);
 
 int st_count(const struct st_file *f);
 const struct st_tensor *st_at(const struct st_file *f, int i);

@@ -94,6 +94,12 @@ void weights_close(struct weights *w)
     mem_free(w);
 }
 
+void weights_release(const struct weights *w, const void *p, size_t n)
+{
+    for (int i = 0; w->store && i < w->store->n_file; i++)
+        st_release(w->store->file[i], p, n);
+}
+
 int weights_count(const struct weights *w)
 {
     return w->store->n_entry;

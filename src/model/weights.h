@@ -55,7 +55,7 @@ struct weights {
     size_t n_bytes;              /* of all tensors in the files */
     size_t n_expert_bytes;       /* of those, expert matrices and their biases */
     char *dir;                   /* folder the files were found in; NULL when from memory */
-    struct weights_store *store; /* mappings and widened copies */
+    struct weights_store *store; /* mappings and widened copies; NULL: the pointers are another's */
 };
 
 /* Opens a checkpoint folder: Hugging Face or original/ layout, the folder of the files or its
@@ -75,6 +75,8 @@ struct weights_blob {
 MUST_USE status weights_open_memory(const struct weights_blob *, bool check_all, struct weights **w,
                                     struct err *e);
 void weights_close(struct weights *w);
+/* [p, p + n), part of a tensor, will hardly be read again: mapped pages of it may leave memory. */
+void weights_release(const struct weights *w, const void *p, size_t n);
 
 /* The tensors as the files have them, in the order of their names: for those who copy checkpoints.
  */

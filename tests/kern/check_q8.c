@@ -70,7 +70,7 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
         struct q8_block *w =
             guard_new((size_t)n_out / Q8_OUT * (size_t)n_block * sizeof(struct q8_block));
         for (int o = 0; o < n_out; o += Q8_OUT)
-            q8_pack(DT_F32, dense + o * n_in, n_in, w + o / Q8_OUT * n_block);
+            c->q8_pack(DT_F32, dense + o * n_in, n_in, w + o / Q8_OUT * n_block);
         for (int o = 0; o < n_out && !wild; o++) {
             for (int i = 0; i < n_in; i++) {
                 double d = bf16_f32(w[o / Q8_OUT * n_block + i / Q8_IN].d[o % Q8_OUT]);
@@ -198,6 +198,52 @@ static void check_to(const struct cpu_kern *c, const struct cpu_kern *k, int unu
     }
 }
 
+static void *pack_pointer(const struct cpu_kern *k, int i)
+{
+    (void)i;
+    return (void *)(uintptr_t)k->q8_pack;
+}
+
+static void check_pack(const struct cpu_kern *c, const struct cpu_kern *k, int unused)
+{
+    (void)unused;
+    for (int i = 0; i < 120; i++) {
+        guard_reset();
+        enum dtype t = (enum dtype)(i % 3);
+        int nb = 1 + (int)rnd(4), n_in = nb * Q8_IN, n = Q8_OUT * n_in;
+        float *x = rnd_floats((size_t)n, (enum values)(i % N_VALUES));
+        if (i % 5 == 0)
+            x[rnd((uint32_t)n)] = i % 10 ? NAN : -INFINITY;
+        uint16_t *h = guard_new((size_t)n * sizeof *h);
+        for (int j = 0; j < n; j++) {
+            uint16_t v = t == DT_F16 ? f32_f16(x[j]) : f32_bf16(x[j]);
+            memcpy((uint8_t *)h + 2 * j, &v, sizeof v);
+        }
+        const void *p = t == DT_F32 ? (const void *)x : h;
+        size_t bytes = (size_t)nb * sizeof(struct q8_block);
+        void *w = guard_new(bytes), *wc = guard_new(bytes);
+        about("type %d n_in %d, number %d", t, n_in, i);
+        c->q8_pack(t, p, n_in, wc);
+        k->q8_pack(t, p, n_in, w);
+        if (!guard_intact())
+            complain("wrote outside its arrays");
+        if (memcmp(w, wc, bytes) != 0)
+            complain("differs from C");
+    }
+}
+
+static void bench_pack(const struct cpu_kern *k, int i, double *bytes, double *flops)
+{
+    (void)i;
+    enum { OUT = 512, IN = 2880 };
+    static struct q8_block w[OUT / Q8_OUT * IN / Q8_IN];
+    const uint16_t *p = bench_block(BENCH_BYTES);
+    for (int o = 0; o < OUT; o += Q8_OUT)
+        k->q8_pack(DT_BF16, p + o * IN, IN, w + o / Q8_OUT * (IN / Q8_IN));
+    *bytes = (2 + 34.0 / 32) * OUT * IN;
+    *flops = 3.0 * OUT * IN;
+}
+
 enum { N_IN = 2880, N_BLOCK = N_IN / Q8_IN, MANY = 64 };
 
 static void bench_mul(const struct cpu_kern *k, int f, int n_out, int n_row, double *bytes,
@@ -257,5 +303,6 @@ const struct kern_case q8_cases[] = {
     {"mul_mx_q8", mul_pointer, check_mul, bench_one, MX},
     {"mul_mx_q8_64rows", mul_pointer, NULL, bench_many, MX},
     {"to_q8", to_pointer, check_to, bench_to, 0},
+    {"q8_pack", pack_pointer, check_pack, bench_pack, 0},
 };
 const int n_q8_cases = sizeof q8_cases / sizeof *q8_cases;

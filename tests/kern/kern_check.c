@@ -279,8 +279,10 @@ int main(int argc, char **argv)
     static const struct kern_set sets[] = {
         {"c", 0, 0},
         {"avx2", CPU_AVX2, CPU_AVX2},
+        {"avxvnni", CPU_AVX2 | CPU_AVXVNNI, CPU_AVXVNNI},
         {"avx512", CPU_AVX2 | CPU_AVX512, CPU_AVX512},
         {"neon", CPU_NEON, CPU_NEON},
+        {"dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD},
     };
     const char *filter = NULL;
     bool list = false, timing = false;

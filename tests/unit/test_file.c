@@ -253,12 +253,36 @@ static void test_stdin(void **state)
     close(keep);
 }
 
+/* Pages given back come again from the file; what is not of the mapping is left alone. */
+static void test_release(void **state)
+{
+    (void)state;
+    enum { N = 5 * 4096 + 123 };
+    struct err e;
+    struct file_map m;
+    char path[512], want[N], own[2 * 4096];
+    for (int i = 0; i < N; i++)
+        want[i] = (char)(i * 31 % 251);
+    memset(own, 7, sizeof own);
+    snprintf(path, sizeof path, "%s/release", dir);
+    assert_int_equal(file_save(path, want, N, &e), OK);
+    assert_int_equal(file_map(path, &m, &e), OK);
+    file_release(&m, m.p + 1, N - 1);
+    assert_memory_equal(m.p, want, N);
+    file_release(&m, m.p, 100); /* no whole page */
+    file_release(&m, own, sizeof own);
+    for (size_t i = 0; i < sizeof own; i++)
+        assert_int_equal(own[i], 7);
+    file_unmap(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_wrong_kinds),
         cmocka_unit_test(test_atomic),     cmocka_unit_test(test_write_fails),
         cmocka_unit_test(test_mkdir),      cmocka_unit_test(test_stdin),
+        cmocka_unit_test(test_release),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
