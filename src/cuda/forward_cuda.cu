@@ -6,13 +6,15 @@
  *     embed | per layer: qkv with norm, rotation and cache | attention | output with residual |
  *     norm, router, choice | gate and up with SwiGLU | down, experts' sum | head, best token
  *
- * and copies the results back. Steps in which every sequence has one row (decoding) are replayed
- * as CUDA graphs, one for each number of rows and of splits of the keys.
+ * and copies the results back, or leaves the logits there for pick.h to choose from. Steps in which
+ * every sequence has one row (decoding) are replayed as CUDA graphs, one for each number of rows
+ * and of splits of the keys.
  *
  * Arithmetic: residual, norms, router, softmax, rotation and sums in float32, inputs of the
  * matrix products and the cache in bf16, weights exact. Exported is cuda_backend_open alone.
  */
 #include "cuda/dev.h"
+#include "cuda/pick.h"
 
 extern "C" {
 #include "base/mem.h"
@@ -55,6 +57,7 @@ struct cuda {
     int32_t *best;
     float *host_logits;
     int32_t *host_best;
+    struct picker *picker;
     int32_t *host_step, *dev_step; /* [cap_step] the step's integers */
     size_t cap_step;
     struct graph graph[MAX_GRAPHS];
@@ -271,6 +274,21 @@ static bool step_fits(const struct cuda *c, const struct batch *b)
     return ints <= c->cap_step;
 }
 
+/* After the stream has come to its end: did the card, and the numbers, hold? */
+static status check_step(const struct cuda *c, struct err *e)
+{
+    const int32_t *row = c->host_step + (c->st.logit_row - c->dev_step);
+    if (latched != cudaSuccess)
+        return card_error(e);
+    for (int i = 0; i < c->n_logit; i++)
+        if (c->host_best[i] < 0)
+            return err_set(e, E_NUMERIC,
+                           "the logits of row %d hold NaN or Inf: the checkpoint's numbers are "
+                           "damaged or overflow; --check-tensors finds damaged ones",
+                           (int)row[i]);
+    return OK;
+}
+
 static status cuda_step(struct backend *base, const struct batch *b, struct step_out *out,
                         struct err *e)
 {
@@ -295,22 +313,27 @@ static status cuda_step(struct backend *base, const struct batch *b, struct step
     } else {
         run_step(c);
     }
-    if (!b->best_only)
-        CU(cudaMemcpyAsync(c->host_logits, c->logits,
-                           (size_t)b->n_logit * (size_t)c->spec.n_vocab * sizeof *c->logits,
-                           cudaMemcpyDeviceToHost, c->stream));
+    out->logits = NULL;
+    if (b->defer)
+        return latched == cudaSuccess ? OK : card_error(e);
+    CU(cudaMemcpyAsync(c->host_logits, c->logits,
+                       (size_t)b->n_logit * (size_t)c->spec.n_vocab * sizeof *c->logits,
+                       cudaMemcpyDeviceToHost, c->stream));
     CU(cudaStreamSynchronize(c->stream));
+    out->logits = c->host_logits;
+    return check_step(c, e);
+}
+
+static status cuda_pick(struct backend *base, struct pick *pick, int n, struct err *e)
+{
+    struct cuda *c = (struct cuda *)base;
+    struct pick_rows rows = {c->logits, c->best, c->host_best, c->host_logits};
+    if (n != c->n_logit)
+        return err_set(e, E_BUG, "%d picks for %d rows of logits", n, c->n_logit);
     if (latched != cudaSuccess)
         return card_error(e);
-    out->logits = b->best_only ? NULL : c->host_logits;
-    out->best = c->host_best;
-    for (int i = 0; i < b->n_logit; i++)
-        if (c->host_best[i] < 0)
-            return err_set(e, E_NUMERIC,
-                           "the logits of row %d hold NaN or Inf: the checkpoint's numbers are "
-                           "damaged or overflow; --check-tensors finds damaged ones",
-                           (int)b->logit_row[i]);
-    return OK;
+    status st = picker_run(c->picker, pick, n, &rows, c->stream, e);
+    return st < 0 ? st : check_step(c, e);
 }
 
 /* ---- memory ---- */
@@ -413,6 +436,8 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
                          cudaHostAllocDefault));
     if (latched == cudaSuccess)
         CU(cudaHostAlloc((void **)&c->host_best, L * sizeof *c->host_best, cudaHostAllocDefault));
+    if (latched == cudaSuccess && !(c->picker = picker_open(plan->max_logit_rows, s->n_vocab)))
+        return err_set(e, E_NOMEM, "out of memory for the CUDA backend");
     if (latched != cudaSuccess)
         return card_error(e);
     c->ready = true;
@@ -475,6 +500,7 @@ static void cuda_close(struct backend *base)
                  c->dev_step};
     for (size_t i = 0; i < sizeof p / sizeof *p; i++)
         cudaFree(p[i]);
+    picker_close(c->picker);
     cudaFreeHost(c->host_logits);
     cudaFreeHost(c->host_best);
     cudaFreeHost(c->host_step);
@@ -628,6 +654,7 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     c->base.kv_memory = cuda_memory;
     c->base.kv_copy = cuda_kv_copy;
     c->base.step = cuda_step;
+    c->base.pick = cuda_pick;
     c->spec = w->spec;
     c->i_card = opts->i_card;
     c->ld_x = div_up(w->spec.d_model, STEP) * STEP;

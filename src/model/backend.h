@@ -50,7 +50,6 @@ struct batch {
     const struct batch_seq *seq; /* [n_seq]; rows of sequence i follow those of i-1 */
     int n_logit;
     const int32_t *logit_row; /* [n_logit] ascending rows whose logits are wanted */
-    bool best_only; /* step_out.best will do: a backend that fills it may leave logits out */
     /* A backend with `pick` begins to compute and returns; `pick` comes before its next call. */
     bool defer;
 };
@@ -64,9 +63,6 @@ struct step_out {
      * deferred, and from the scripted backend (engine/scripted.h), which leaves the tokens to a
      * script. */
     float *logits;
-    /* [n_logit] the id of each row's largest logit, the lowest id among equals; NULL from a backend
-     * that leaves the search to the engine. */
-    const int32_t *best;
 };
 
 /* What is to become of a row of logits where the backend computed it: the row of a deferred step,

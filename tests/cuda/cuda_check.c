@@ -4,12 +4,14 @@
  *                                    against transformers in float32 and against the CPU backend
  *     cuda_check FOLDER [LAYERS]     a checkpoint: CUDA against the CPU backend, both in bf16, over
  *                                    one prompt; then the same rows in other batches and cuts
- *     cuda_check --bench FOLDER CASE...   times steps; a case is ROWSxDEPTH (decoding) or pN or
- *                                    pNxM (M prompts of N tokens)
+ *     cuda_check --bench FOLDER CASE...   times steps; a case is ROWSxDEPTH (decoding), pN or pNxM
+ *                                    (M prompts of N tokens), or tN (choosing N tokens, beside the
+ *                                    step before)
  *
  * Prints a line per check; exit status 1 when one fails.
  */
 #include "base/clock.h"
+#include "engine/sample.h"
 #include "fixture.h"
 #include "model/backend.h"
 
@@ -130,6 +132,255 @@ static double row_errors(const float *a, const float *b, int n_row, int n_vocab,
     return median;
 }
 
+/* ---- choosing tokens ---- */
+
+enum { PICK_ROWS = 64, PICK_LIST = 300, PICK_MASKS = 4 };
+
+/* What the random choices are made by: all ids, masks of several densities, lists that start with
+ * the row's likeliest token, so that they matter. */
+struct rules {
+    int n_vocab;
+    float *logits; /* [PICK_ROWS, n_vocab] the card's */
+    int32_t *all;  /* [n_vocab] */
+    uint32_t *mask[PICK_MASKS];
+    struct token_count seen[PICK_ROWS][PICK_LIST];
+    int32_t id[PICK_ROWS][PICK_LIST];
+    float bias[PICK_LIST];
+    struct sample_scratch scratch;
+};
+
+static void rules_open(struct rules *u, int n_vocab)
+{
+    size_t V = (size_t)n_vocab, words = (V + 31) / 32;
+    static const double share[PICK_MASKS] = {0.002, 0.5, 0.9, 1};
+    u->n_vocab = n_vocab;
+    u->logits = mem_array(PICK_ROWS * V, sizeof *u->logits);
+    u->all = mem_array(V, sizeof *u->all);
+    ASSERT(u->logits && u->all && sample_scratch_open(&u->scratch, n_vocab) == OK);
+    for (int i = 0; i < n_vocab; i++)
+        u->all[i] = i;
+    for (int m = 0; m < PICK_MASKS; m++) {
+        u->mask[m] = mem_calloc(words, sizeof **u->mask);
+        ASSERT(u->mask[m]);
+        for (int i = 0; i < n_vocab; i++)
+            if (i == 7 || rng_uniform(20, (uint64_t)m, (uint64_t)i) < share[m])
+                u->mask[m][i / 32] |= (uint32_t)1 << (i % 32);
+    }
+    for (int i = 0; i < PICK_LIST; i++)
+        u->bias[i] = (float)(i % 7 - 3);
+}
+
+static void rules_close(struct rules *u)
+{
+    mem_free(u->logits);
+    mem_free(u->all);
+    for (int m = 0; m < PICK_MASKS; m++)
+        mem_free(u->mask[m]);
+    sample_scratch_close(&u->scratch);
+}
+
+/* The random choice number `round` for a row. */
+static struct pick random_pick(struct rules *u, int row, int round)
+{
+    static const float temperature[] = {0, 0, 0.3f, 0.7f, 1, 1, 1.5f, 100};
+    static const float top_p[] = {0, 0, 0.5f, 0.9f, 0.99f}, min_p[] = {0, 0, 0, 0.05f, 0.4f};
+    int V = u->n_vocab, i = 0, top_k[] = {0, 0, 0, 1, 40, 300, V / 2};
+#define ANY(n) (int)(rng_uniform(21, (uint64_t)(round * PICK_ROWS + row), (uint64_t)i++) * (n))
+#define ONE_OF(list) list[ANY(sizeof(list) / sizeof *(list))]
+    int best = sample_argmax(u->logits + (size_t)row * (size_t)V, V);
+    int n = min_int(PICK_LIST, V / 2), stride = V / n;
+    for (int k = 0; k < n; k++) {
+        u->id[row][k] = (best + k * stride) % V;
+        u->seen[row][k] = (struct token_count){u->id[row][k], k % 4};
+    }
+    struct pick p = {.kind = ANY(10) ? PICK_TOKEN : PICK_LOGPROB, .also = -1};
+    p.token = p.kind == PICK_LOGPROB ? ANY(V) : -1;
+    p.temperature = ONE_OF(temperature);
+    p.top_p = ONE_OF(top_p);
+    p.min_p = ONE_OF(min_p);
+    p.top_k = ONE_OF(top_k);
+    p.u = rng_uniform(22, (uint64_t)row, (uint64_t)round);
+    p.wants_logprob = ANY(2);
+    if (ANY(3) == 0) {
+        p.mask = u->mask[ANY(PICK_MASKS)];
+        p.also = ANY(2) ? ANY(V) : -1;
+    }
+    if (ANY(4) == 0) {
+        p.seen = u->seen[row];
+        p.n_seen = ANY(n) + 1;
+        p.presence = 0.5f;
+        p.frequency = 0.25f;
+        p.repetition = ANY(2) ? 1.3f : 0;
+    }
+    if (ANY(4) == 0) {
+        p.bias_id = u->id[row];
+        p.bias = u->bias;
+        p.n_bias = ANY(n) + 1;
+    }
+    if (ANY(5) == 0) {
+        p.forbidden = u->id[row];
+        p.n_forbidden = ANY(n) + 1;
+    }
+    if (round == 0 || ANY(30) == 0) { /* then the mask wins */
+        p.forbidden = u->all;
+        p.n_forbidden = V;
+    }
+    return p;
+#undef ANY
+#undef ONE_OF
+}
+
+struct likely {
+    double p;
+    int id;
+    bool kept;
+};
+
+static int by_likely(const void *a, const void *b)
+{
+    const struct likely *x = a, *y = b;
+    return x->p != y->p ? (x->p < y->p ? 1 : -1) : x->id - y->id;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return ((const struct likely *)a)->id - ((const struct likely *)b)->id;
+}
+
+/* How far u lies outside of the token's part of what the filters leave, as a share of the whole:
+ * 0 if inside. Written apart from both implementations, with a sort, in double; `shift` moves
+ * top-p's border. */
+static double distance(struct rules *u, const float *logits, const struct pick *p, int32_t token,
+                       double shift)
+{
+    int V = u->n_vocab, n = V;
+    float *x = mem_array((size_t)V, sizeof *x), *e = mem_array((size_t)V, sizeof *e);
+    struct likely *v = mem_array((size_t)V, sizeof *v);
+    ASSERT(x && e && v);
+    for (int forbid = 1; forbid >= 0; forbid--) {
+        memcpy(x, logits, (size_t)V * sizeof *x);
+        for (int i = 0; i < p->n_seen; i++) {
+            float *at = &x[p->seen[i].id];
+            if (p->repetition > 0)
+                *at = *at > 0 ? *at / p->repetition : *at * p->repetition;
+            *at -= p->frequency * (float)p->seen[i].n_out + (p->seen[i].n_out ? p->presence : 0);
+        }
+        for (int i = 0; i < p->n_bias; i++)
+            x[p->bias_id[i]] += p->bias[i];
+        for (int i = 0; forbid && i < p->n_forbidden; i++)
+            x[p->forbidden[i]] = -INFINITY;
+        for (int i = 0; p->mask && i < V; i++)
+            if (i != p->also && !(p->mask[i / 32] >> (i % 32) & 1))
+                x[i] = -INFINITY;
+        if (x[sample_argmax(x, V)] > -INFINITY)
+            break;
+    }
+    float max = x[sample_argmax(x, V)];
+    double sum = 0, kept = 0, mass = 0, from = 0, to = -1, at = 0;
+    for (int i = 0; i < V; i += PASS_BLOCK)
+        (void)sample_pass_best()->exp(x + i, min_int(PASS_BLOCK, V - i), max, 1 / p->temperature,
+                                      e + i);
+    for (int i = 0; i < V; i++)
+        v[i] = (struct likely){.p = (double)e[i], .id = i};
+    qsort(v, (size_t)V, sizeof *v, by_likely);
+    if (p->top_k > 0)
+        n = min_int(n, p->top_k);
+    for (int i = 0; i < n; i++)
+        sum += v[i].p;
+    double most = p->top_p > 0 ? (double)p->top_p * sum * (1 + shift) : 1e300;
+    for (int i = 0; i < n && kept < most; i++) {
+        kept += v[i].p;
+        v[i].kept = v[i].p >= (double)p->min_p;
+        mass += v[i].kept ? v[i].p : 0;
+    }
+    qsort(v, (size_t)V, sizeof *v, by_id);
+    for (int i = 0; i < V; i++) {
+        if (i == token && v[i].kept) {
+            from = at;
+            to = at + v[i].p;
+        }
+        at += v[i].kept ? v[i].p : 0;
+    }
+    mem_free(x);
+    mem_free(e);
+    mem_free(v);
+    if (to < 0)
+        return 1;
+    return fmax(0, fmax(from / mass - p->u, p->u - to / mass));
+}
+
+/* Choices on the card against the processor's over the same logits: equal where nothing is drawn;
+ * drawn ones differ only where u is at the border of two tokens, as the sums round differently. */
+static void check_picks(struct run *r, const char *name, const int32_t *tok, int n_row, int n_round)
+{
+    static struct rules u;
+    static int32_t all[PICK_ROWS];
+    static struct pick p[PICK_ROWS], alone;
+    struct batch_seq q = span(r, 0, 0, n_row, 0);
+    struct batch b = {.n_row = n_row,
+                      .tok = tok,
+                      .n_seq = 1,
+                      .seq = &q,
+                      .n_logit = n_row,
+                      .logit_row = all,
+                      .defer = true};
+    struct step_out out;
+    struct err e = {0};
+    size_t V = (size_t)r->n_vocab;
+    int n_sure = 0, n_wrong = 0, n_drawn = 0, n_differ = 0, n_company = 0;
+    double far = 0, lp_error = 0;
+    rules_open(&u, r->n_vocab);
+    for (int i = 0; i < n_row; i++) {
+        all[i] = i;
+        p[i] = (struct pick){.kind = PICK_LOGITS};
+    }
+    fixture_must(r->b->step(r->b, &b, &out, &e), &e);
+    fixture_must(r->b->pick(r->b, p, n_row, &e), &e);
+    for (int i = 0; i < n_row; i++)
+        memcpy(u.logits + (size_t)i * V, p[i].logits, V * sizeof *u.logits);
+    for (int round = 0; round < n_round; round++) {
+        for (int i = 0; i < n_row; i++)
+            p[i] = random_pick(&u, i, round);
+        fixture_must(r->b->pick(r->b, p, n_row, &e), &e);
+        for (int i = 0; i < n_row; i++) {
+            const float *row = u.logits + (size_t)i * V;
+            double lse = sample_lse(row, r->n_vocab);
+            int32_t want =
+                p[i].kind == PICK_LOGPROB ? p[i].token : sample_pick(row, &p[i], NULL, &u.scratch);
+            bool drawn = p[i].kind == PICK_TOKEN && p[i].temperature > 0;
+            n_sure += !drawn;
+            n_wrong += !drawn && p[i].token != want;
+            n_drawn += drawn;
+            if (drawn && p[i].token != want) {
+                double d = 1;
+                for (int s = -1; s <= 1; s++)
+                    d = fmin(d, distance(&u, row, &p[i], p[i].token, s * 4e-6));
+                n_differ++;
+                far = fmax(far, d);
+            }
+            if (p[i].kind == PICK_LOGPROB || p[i].wants_logprob)
+                lp_error =
+                    fmax(lp_error, fabs((double)p[i].logprob - ((double)row[p[i].token] - lse)));
+        }
+        /* One row among others that are not chosen from. */
+        int one = round % n_row;
+        alone = p[one];
+        for (int i = 0; i < n_row; i++)
+            p[i].kind = i == one ? alone.kind : PICK_NONE;
+        fixture_must(r->b->pick(r->b, p, n_row, &e), &e);
+        n_company += p[one].token != alone.token ||
+                     ((alone.wants_logprob || alone.kind == PICK_LOGPROB) &&
+                      memcmp(&p[one].logprob, &alone.logprob, sizeof alone.logprob) != 0);
+    }
+    verdict(n_wrong == 0 && n_differ <= 1 + n_drawn / 50 && far < 4e-6 && lp_error < 1e-5 &&
+                n_company == 0,
+            "%-18s tokens chosen on the card: %d of %d certain ones wrong; %d of %d drawn ones "
+            "differ, u at most %.1e beside the border; log-probabilities within %.1e; %d depend on "
+            "company",
+            name, n_wrong, n_sure, n_differ, n_drawn, far, lp_error, n_company);
+    rules_close(&u);
+}
+
 static void check_fixture(int index)
 {
     struct fixture f;
@@ -177,6 +428,7 @@ static void check_fixture(int index)
     feed(&cuda, 0, f.tok, n, 40, ours);
     median = row_errors(ours, got, n, f.spec.n_vocab, &worst, &far);
     verdict(median < 0.02, "%-18s chunks of 40: median %.1e worst %.1e", f.name, median, worst);
+    check_picks(&cuda, f.name, f.tok, min_int(n, PICK_ROWS), 60);
     run_close(&cpu);
     mem_free(got);
     mem_free(row);
@@ -218,6 +470,7 @@ static void check_folder(const char *dir, int n)
         verdict(median < 0.02, "chunks of %d: median %.1e worst %.1e, %d over 2 %%", chunk[i],
                 median, worst, far);
     }
+    check_picks(&cuda, dir, tok, min_int(n, PICK_ROWS), 60);
     run_close(&cuda);
     run_close(&cpu);
     mem_free(tok);
@@ -233,11 +486,23 @@ static void spread(double *v, int n)
     qsort(v, (size_t)n, sizeof *v, by_size);
 }
 
+/* A step and its likeliest tokens. */
+static void step_greedy(struct run *r, struct batch b, struct pick *pick)
+{
+    struct err e = {0};
+    struct step_out out;
+    b.defer = true;
+    fixture_must(r->b->step(r->b, &b, &out, &e), &e);
+    for (int i = 0; i < b.n_logit; i++)
+        pick[i] = (struct pick){.kind = PICK_TOKEN};
+    fixture_must(r->b->pick(r->b, pick, b.n_logit, &e), &e);
+}
+
 static void bench_decode(struct run *r, int n_row, int depth)
 {
     enum { N = 64 };
-    struct err e = {0};
     static int32_t tok[MAX_SEQ], row[MAX_SEQ];
+    static struct pick pick[MAX_SEQ];
     static struct batch_seq q[MAX_SEQ];
     double ms[N];
     for (int i = 0; i < n_row; i++) {
@@ -252,14 +517,13 @@ static void bench_decode(struct run *r, int n_row, int depth)
                           .n_seq = n_row,
                           .seq = q,
                           .n_logit = n_row,
-                          .logit_row = row,
-                          .best_only = true};
-        struct step_out out;
+                          .logit_row = row};
         uint64_t t = clock_ns();
-        fixture_must(r->b->step(r->b, &b, &out, &e), &e);
+        step_greedy(r, b, pick);
         if (k >= 0)
             ms[k] = clock_ms_since(t);
-        memcpy(tok, out.best, (size_t)n_row * sizeof *tok);
+        for (int i = 0; i < n_row; i++)
+            tok[i] = pick[i].token;
     }
     spread(ms, N);
     printf("decode %4d rows at %5d: %.3f / %.3f / %.3f ms, %.0f tokens/s\n", n_row, depth, ms[0],
@@ -270,9 +534,9 @@ static void bench_decode(struct run *r, int n_row, int depth)
 static void bench_prefill(struct run *r, int n_seq, int n, int max_rows)
 {
     enum { N = 5 };
-    struct err e = {0};
     double ms[N];
     static int32_t tok[MAX_ROWS];
+    static struct pick pick[MAX_SEQ];
     for (int i = 0; i < MAX_ROWS; i++)
         tok[i] = (int32_t)(rng_uniform(5, 6, (uint64_t)i) * r->n_vocab);
     for (int k = -1; k < N; k++) {
@@ -296,23 +560,15 @@ static void bench_prefill(struct run *r, int n_seq, int n, int max_rows)
                                       .n_seq = 1,
                                       .seq = q,
                                       .n_logit = 1,
-                                      .logit_row = &at,
-                                      .best_only = true};
-                    struct step_out out;
-                    fixture_must(r->b->step(r->b, &b, &out, &e), &e);
+                                      .logit_row = &at};
+                    step_greedy(r, b, pick);
                 }
                 s++;
                 continue;
             }
-            struct batch b = {.n_row = rows,
-                              .tok = tok,
-                              .n_seq = m,
-                              .seq = q,
-                              .n_logit = m,
-                              .logit_row = last,
-                              .best_only = true};
-            struct step_out out;
-            fixture_must(r->b->step(r->b, &b, &out, &e), &e);
+            struct batch b = {
+                .n_row = rows, .tok = tok, .n_seq = m, .seq = q, .n_logit = m, .logit_row = last};
+            step_greedy(r, b, pick);
         }
         if (k >= 0)
             ms[k] = clock_ms_since(t);
@@ -323,18 +579,65 @@ static void bench_prefill(struct run *r, int n_seq, int n, int max_rows)
     fflush(stdout);
 }
 
+/* Choosing tokens for n rows: the kernel with its way there and back, without a step. */
+static void bench_pick(struct run *r, int n)
+{
+    enum { N = 33 };
+    static const struct {
+        const char *name;
+        struct pick pick;
+    } way[] = {
+        {"greedy", {.kind = PICK_TOKEN}},
+        {"greedy, log-probability", {.kind = PICK_TOKEN, .wants_logprob = true}},
+        {"temperature 1", {.kind = PICK_TOKEN, .temperature = 1}},
+        {"top-p 0.9", {.kind = PICK_TOKEN, .temperature = 1, .top_p = 0.9f}},
+        {"top-k 40", {.kind = PICK_TOKEN, .temperature = 1, .top_k = 40}},
+        {"temperature 0.7, top-p 0.9, log-probability",
+         {.kind = PICK_TOKEN, .temperature = 0.7f, .top_p = 0.9f, .wants_logprob = true}},
+        {"rows to the host", {.kind = PICK_LOGITS}},
+    };
+    static int32_t tok[MAX_SEQ], row[MAX_SEQ];
+    static struct batch_seq q[MAX_SEQ];
+    static struct pick pick[MAX_SEQ];
+    struct err e = {0};
+    for (int i = 0; i < n; i++) {
+        tok[i] = (int32_t)(rng_uniform(7, 8, (uint64_t)i) * r->n_vocab);
+        row[i] = i;
+        q[i] = span(r, i, i, 1, 0);
+    }
+    struct batch b = {.n_row = n, .tok = tok, .n_seq = n, .seq = q, .n_logit = n, .logit_row = row};
+    step_greedy(r, b, pick);
+    for (size_t w = 0; w < sizeof way / sizeof *way; w++) {
+        double us[N];
+        for (int k = -3; k < N; k++) {
+            for (int i = 0; i < n; i++) {
+                pick[i] = way[w].pick;
+                pick[i].u = rng_uniform(9, (uint64_t)k, (uint64_t)i);
+            }
+            uint64_t t = clock_ns();
+            fixture_must(r->b->pick(r->b, pick, n, &e), &e);
+            if (k >= 0)
+                us[k] = clock_ms_since(t) * 1e3;
+        }
+        spread(us, N);
+        printf("pick %4d rows, %s: %.1f / %.1f / %.1f us\n", n, way[w].name, us[0], us[N / 2],
+               us[N - 1]);
+    }
+    fflush(stdout);
+}
+
 struct bench_case {
-    bool prefill;
+    char kind; /* p, t, or 0: decoding */
     int n_seq, n_pos;
 };
 
 static struct bench_case case_of(const char *text)
 {
     int a = 1, b = 1;
-    bool prefill = text[0] == 'p';
-    if (sscanf(text + prefill, "%dx%d", &a, &b) < 1)
-        fixture_must(E_INPUT, &(struct err){.msg = "a case is ROWSxDEPTH, pN or pNxM"});
-    return prefill ? (struct bench_case){true, b, a} : (struct bench_case){false, a, b + 80};
+    char kind = text[0] == 'p' || text[0] == 't' ? text[0] : 0;
+    if (sscanf(text + (kind != 0), "%dx%d", &a, &b) < 1)
+        fixture_must(E_INPUT, &(struct err){.msg = "a case is ROWSxDEPTH, pN, pNxM or tN"});
+    return kind == 'p' ? (struct bench_case){kind, b, a} : (struct bench_case){kind, a, b + 80};
 }
 
 static void bench(const char *dir, char **cases, int n)
@@ -358,7 +661,9 @@ static void bench(const char *dir, char **cases, int n)
     for (int i = 0; i < n; i++) {
         struct bench_case c = case_of(cases[i]);
         r.n_page = c.n_pos / PAGE + 1;
-        if (c.prefill)
+        if (c.kind == 't')
+            bench_pick(&r, c.n_seq);
+        else if (c.kind == 'p')
             bench_prefill(&r, c.n_seq, c.n_pos, MAX_ROWS);
         else
             bench_decode(&r, c.n_seq, c.n_pos - 80);
