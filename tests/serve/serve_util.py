@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -20,7 +21,7 @@ BASE.update(HOME="/nonexistent", LC_ALL="C.UTF-8")
 class Server:
     """`script`: lines (dicts, or texts with control tokens written out) for --scripted."""
 
-    def __init__(self, *args, script=None, tls=False):
+    def __init__(self, *args, script=None, tls=False, limit_files=None, env=None):
         self.clients = []
         self.dir = tempfile.TemporaryDirectory()
         self.log_path = os.path.join(self.dir.name, "log")
@@ -31,8 +32,11 @@ class Server:
                     f.write(json.dumps(line if isinstance(line, dict) else {"text": line}) + "\n")
             args += ("--scripted", path)
         self.log_file = open(self.log_path, "w+b")
-        self.process = subprocess.Popen([GLOSS, "serve", "--port", "0", *args], env=BASE,
-                                        stderr=self.log_file, stdout=subprocess.DEVNULL)
+        def limit():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit_files, limit_files))
+
+        self.process = subprocess.Popen([GLOSS, "serve", "--port", "0", *args], env={**BASE, **(env or {})}, stderr=self.log_file,
+                                        stdout=subprocess.DEVNULL, preexec_fn=limit if limit_files else None)
         self.port = None
         for _ in range(400):
             m = re.search(r"listening on \w+://\S+:(\d+) after", self.log())
@@ -203,6 +207,8 @@ def eventually(check, seconds=5, what="condition"):
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.02)
 
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 CONTROL = {"messages": [{"role": "user", "content": "Name three colours."}], "seed": 7,
            "max_tokens": 24, "temperature": 0.8, "logprobs": True}
