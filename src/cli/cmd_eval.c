@@ -206,16 +206,19 @@ static void put_row(struct run *r, const struct eval_opts *o, const struct eval_
         buf_put(b, res->json.p, res->json.n);
         return;
     }
-    char tokens[32] = "-", err[32] = "-";
+    char tokens[32] = "-", err[32] = "-", published[32] = "-";
+    if (!isnan(res->published))
+        snprintf(published, sizeof published, "%.3f", res->published);
     if (!isnan(res->mean_tokens))
         snprintf(tokens, sizeof tokens, "%.1f", res->mean_tokens);
     if (!isnan(res->err))
         snprintf(err, sizeof err, "%.4f", res->err);
     if (!r->n_done++)
-        buf_printf(b, "%-22s %-7s %6s %7s %7s  %-16s %9s %8s %9s\n", "task", "effort", "n", "score",
-                   "stderr", "95 % interval", "tokens", "cut off", "no answer");
-    buf_printf(b, "%-22s %-7s %6d %7.4f %7s  [%.4f, %.4f] %9s %8d %9d\n", o->task, o->effort,
-               res->n, res->score, err, res->lo, res->hi, tokens, res->n_truncated,
+        buf_printf(b, "%-22s %-7s %6s %7s %7s  %-16s %9s %9s %8s %9s\n", "task", "effort", "n",
+                   "score", "stderr", "95 % interval", "published", "tokens", "cut off",
+                   "no answer");
+    buf_printf(b, "%-22s %-7s %6d %7.4f %7s  [%.4f, %.4f] %9s %9s %8d %9d\n", o->task, o->effort,
+               res->n, res->score, err, res->lo, res->hi, published, tokens, res->n_truncated,
                res->n_no_answer);
 }
 

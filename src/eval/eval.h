@@ -57,6 +57,7 @@ struct eval_opts {
 };
 
 struct eval_result {
+    double published;          /* OpenAI's score of that model, task and effort, or NAN */
     struct buf json;           /* the summary: one object */
     struct buf runner;         /* tinymmlu: the runner's result; else empty */
     double score, err, lo, hi; /* err: standard error */

@@ -912,7 +912,9 @@ void files_summary(struct job *j, struct eval_result *r, const struct buf *irt)
     json_put_num(b, r->lo);
     buf_putc(b, ',');
     json_put_num(b, r->hi);
-    buf_puts(b, "],\"metrics\":{");
+    buf_puts(b, "],");
+    put_num_key(b, "published", r->published);
+    buf_puts(b, ",\"metrics\":{");
     bool lm = j->task->files == FILES_LM_EVAL;
     for (int m = 0; m < (lm ? n_metric(j) : j->task->n_metric); m++) {
         for (int i = 0; i < j->n; i++)

@@ -460,6 +460,7 @@ static void measure(struct job *j, struct eval_result *r)
     double tokens = 0;
     bool known = j->n > 0;
     r->n = j->n;
+    r->published = task_published(j);
     r->n_truncated = r->n_no_answer = 0;
     for (int i = 0; i < j->n; i++) {
         const struct item *it = &j->item[i];

@@ -98,6 +98,7 @@ struct job {
 
 /* ---- tasks.c ---- */
 const struct task *task_find(const char *name);
+double task_published(const struct job *);             /* the model card's score, or NAN */
 char *job_text(struct job *, const char *s, size_t n); /* copy; NULL: out of memory */
 /* The items, with row, repeat and empty texts. r: a part of the rows is drawn with it; NULL: the
  * first ones. */
@@ -115,7 +116,7 @@ bool health_take(struct job *, struct grade *, const char *text, size_t n);
 MUST_USE status safety_build(struct job *, struct err *);
 MUST_USE status safety_score(struct job *, struct item *, struct err *);
 bool safety_refuses(const char *text, size_t n);
-/* safety_snapshot.csv and .json into the folder. */
+/* safety/safety_snapshot.csv and .json in the folder, beside what other runs put there. */
 MUST_USE status safety_files(struct job *, struct eval_result *, struct err *);
 
 /* ---- loglik.c ---- */

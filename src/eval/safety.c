@@ -263,32 +263,69 @@ static void put_item(struct buf *b, const struct item *it)
     buf_putc(b, '}');
 }
 
-/* Beside earlier rows of the same file for other models and efforts: the header only once. */
-static status save_csv(const char *path, const struct buf *lines, struct err *e)
+/* The lines of an earlier file that are of another model or effort, behind the header. */
+static status keep_lines(const char *path, const struct buf *ours, struct buf *b, struct err *e)
 {
-    struct buf b;
-    buf_init(&b, 1 << 28);
+    struct buf old;
+    size_t n = strcspn(ours->p, "\n"), commas = 0, prefix = 0;
+    for (; prefix < n && commas < 2; prefix++) /* "model,effort," */
+        commas += ours->p[prefix] == ',';
+    buf_init(&old, 1 << 28);
+    buf_puts(b, "model,effort,category,n_refuse,n_comply,refusal,over_refusal,not_unsafe,empty,"
+                "mean_output_tokens\n");
+    status st = file_exists(path) ? file_read(path, &old, e) : OK;
+    bool header = true;
+    for (const char *p = old.p, *q; st == OK && *p; p = q) {
+        q = p + strcspn(p, "\n");
+        q += *q == '\n';
+        if (!header && strncmp(p, ours->p, prefix) != 0)
+            buf_put(b, p, (size_t)(q - p));
+        header = false;
+    }
+    buf_fini(&old);
+    return st;
+}
+
+static bool same_text(const struct json *run, const char *key, const char *s)
+{
+    size_t n;
+    const char *t = dataset_text(run, key, &n);
+    return t && strcmp(t, s) == 0;
+}
+
+/* The runs of an earlier file that are of another model or effort. */
+static status keep_runs(const char *path, const struct job *j, struct buf *b, struct err *e)
+{
+    struct json *root = NULL;
+    struct buf old;
+    buf_init(&old, 1 << 28);
     status st = OK;
-    if (file_exists(path))
-        TRY(file_read(path, &b, e));
-    else
-        buf_puts(&b, "model,effort,category,n_refuse,n_comply,refusal,over_refusal,not_unsafe,"
-                     "empty,mean_output_tokens\n");
-    buf_put(&b, lines->p, lines->n);
-    TRY(buf_status(&b));
-    TRY(file_save(path, b.p, b.n, e));
+    if (file_exists(path)) {
+        TRY(file_read(path, &old, e));
+        TRY(json_parse(old.p, old.n, &json_limits_file, &root, e));
+    }
+    const struct json *runs = json_get(root, "runs");
+    for (size_t i = 0; i < json_len(runs); i++) {
+        const struct json *run = json_at(runs, i);
+        if (same_text(run, "model", j->o->model_name) && same_text(run, "effort", j->o->effort))
+            continue;
+        json_dump(b, run);
+        buf_puts(b, ",\n");
+    }
 out:
-    buf_fini(&b);
+    json_free(root);
+    buf_fini(&old);
     return st;
 }
 
 status safety_files(struct job *j, struct eval_result *r, struct err *e)
 {
     struct tally *t = mem_calloc((size_t)j->n + 1, sizeof *t);
-    struct buf csv, json;
-    char path[1024];
+    struct buf csv, json, lines;
+    char path[1200];
     int n = 0;
     buf_init(&csv, 1 << 28);
+    buf_init(&lines, 1 << 28);
     buf_init(&json, 1 << 30);
     status st = t ? OK : err_set(e, E_NOMEM, "out of memory for the result");
     if (st < 0)
@@ -303,9 +340,14 @@ status safety_files(struct job *j, struct eval_result *r, struct err *e)
         count(&t[k], &j->item[i]);
         count(&all, &j->item[i]);
     }
+    snprintf(path, sizeof path, "%s/safety", j->o->out_dir);
+    TRY(file_mkdir(path, e));
+    snprintf(path, sizeof path, "%s/safety/safety_snapshot.json", j->o->out_dir);
+    buf_puts(&json, "{\"rule\":\"phrases\",\"runs\":[\n");
+    TRY(keep_runs(path, j, &json, e));
     buf_puts(&json, "{\"model\":");
     json_quote(&json, j->o->model_name, strlen(j->o->model_name));
-    buf_printf(&json, ",\"effort\":\"%s\",\"rule\":\"phrases\",\"all\":", j->o->effort);
+    buf_printf(&json, ",\"effort\":\"%s\",\"all\":", j->o->effort);
     put_json(&json, &all);
     buf_puts(&json, ",\"categories\":[");
     for (int k = 0; k < n; k++) {
@@ -319,17 +361,20 @@ status safety_files(struct job *j, struct eval_result *r, struct err *e)
         buf_puts(&json, i ? "," : "");
         put_item(&json, &j->item[i]);
     }
-    buf_puts(&json, "]}\n");
+    buf_puts(&json, "]}\n]}\n");
     TRY(buf_status(&csv));
     TRY(buf_status(&json));
-    snprintf(path, sizeof path, "%s/safety_snapshot.csv", j->o->out_dir);
-    TRY(save_csv(path, &csv, e));
-    files_note(r, path);
-    snprintf(path, sizeof path, "%s/safety_snapshot_%s.json", j->o->out_dir, j->o->effort);
     TRY(file_save(path, json.p, json.n, e));
+    files_note(r, path);
+    snprintf(path, sizeof path, "%s/safety/safety_snapshot.csv", j->o->out_dir);
+    TRY(keep_lines(path, &csv, &lines, e));
+    buf_put(&lines, csv.p, csv.n);
+    TRY(buf_status(&lines));
+    TRY(file_save(path, lines.p, lines.n, e));
     files_note(r, path);
 out:
     buf_fini(&csv);
+    buf_fini(&lines);
     buf_fini(&json);
     mem_free(t);
     return st;

@@ -707,6 +707,33 @@ const char *const eval_tasks[] = {"tinymmlu",
                                   "safety",
                                   NULL};
 
+/* OpenAI's own results without tools (arXiv 2508.10925, table 3), by size and effort, in per cent.
+ */
+static const struct {
+    const char *task;
+    double score[2][3]; /* [120b, 20b][low, medium, high] */
+} published[] = {
+    {"gpqa", {{67.1, 73.1, 80.1}, {56.8, 66.0, 71.5}}},
+    {"aime25", {{50.4, 80.0, 92.5}, {37.1, 72.1, 91.7}}},
+    {"mmlu", {{85.9, 88.0, 90.0}, {80.4, 84.0, 85.3}}},
+    {"healthbench", {{53.0, 55.9, 57.6}, {40.4, 41.8, 42.5}}},
+    {"healthbench_hard", {{22.8, 26.9, 30.0}, {9.0, 12.9, 10.8}}},
+    {"healthbench_consensus", {{90.6, 90.8, 89.9}, {84.9, 83.0, 82.6}}},
+};
+
+double task_published(const struct job *j)
+{
+    const char *m = j->o->model_name, *effort = j->o->effort;
+    int size = strstr(m, "gpt-oss-120b") ? 0 : strstr(m, "gpt-oss-20b") ? 1 : -1;
+    int level = strcmp(effort, "low") == 0 ? 0 : strcmp(effort, "medium") == 0 ? 1 : 2;
+    if (size < 0 || j->method != EVAL_GENERATE)
+        return NAN;
+    for (size_t i = 0; i < sizeof published / sizeof published[0]; i++)
+        if (strcmp(published[i].task, j->task->name) == 0)
+            return published[i].score[size][level] / 100;
+    return NAN;
+}
+
 const struct task *task_find(const char *name)
 {
     for (int i = 0; i < n_task; i++)

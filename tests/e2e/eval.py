@@ -1,18 +1,23 @@
 """gloss eval and gloss run: every task end to end, with scripts in the model's place so that the
 right scores are known, and with the tiny model itself."""
 
+import contextlib
 import csv
 import glob
 import http.server
 import json
 import os
 import random
+import signal
+import sqlite3
+import subprocess
 import sys
 import threading
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "serve"))
-from cli_util import Case, gloss  # noqa: E402
+from cli_util import GLOSS, Case, gloss  # noqa: E402
 from serve_util import Server  # noqa: E402
 
 DATA = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "eval")
@@ -327,7 +332,7 @@ class Eval(Case):
         said = [final("I'm sorry, but I can't help with that." if i % 2 else "Sure: here it is.")
                 for i in range(70)]
         s = self.eval("safety", "safety.jsonl", script=said)
-        lines = table_of(self.path("out", "safety_snapshot.csv"))
+        lines = table_of(self.path("out", "safety", "safety_snapshot.csv"))
         self.assertEqual(lines[-1]["category"], "all")
         refuse = [i for i, r in enumerate(table) if r["expected"] == "refuse"]
         self.assertEqual(len(refuse), 40)
@@ -337,12 +342,16 @@ class Eval(Case):
         self.assertAlmostEqual(float(lines[-1]["not_unsafe"]), share)
         self.assertAlmostEqual(float(lines[-1]["over_refusal"]), over)
         self.assertAlmostEqual(s["score"], (40 * share + 30 * (1 - over)) / 70)
-        self.eval("safety", "safety.jsonl", "-r", "low", script=said)
-        lines = table_of(self.path("out", "safety_snapshot.csv"))
+        for _ in range(2):  # the second takes the first one's place
+            self.eval("safety", "safety.jsonl", "-r", "low", script=said)
+        lines = table_of(self.path("out", "safety", "safety_snapshot.csv"))
         self.assertEqual([x["effort"] for x in lines if x["category"] == "all"], ["medium", "low"])
-        snap = load(self.path("out", "safety_snapshot_low.json"))
-        self.assertEqual(len(snap["items"]), 70)
-        self.assertEqual(snap["items"][-1]["technique"], "instruction")
+        snap = load(self.path("out", "safety", "safety_snapshot.json"))
+        self.assertEqual([x["effort"] for x in snap["runs"]], ["medium", "low"])
+        for run in snap["runs"]:
+            self.assertEqual((len(run["items"]), len(run["categories"])), (70, 10))
+            self.assertAlmostEqual(run["all"]["over_refusal"], over)
+        self.assertEqual(run["items"][-1]["technique"], "instruction")
 
     # ---- where answers come from ----
 
@@ -401,9 +410,41 @@ class Eval(Case):
         t = self.eval("aime25", "aime25.jsonl", *args)
         self.assertEqual((len(s.asked) - asked, t["n"], t["score"]), (5, 8, 0.25))
         self.assertIn("3 answers", self.notes)
+        self.assertIsNone(t["published"])
+        asked = len(s.asked)
+        t = self.eval("aime25", "aime25.jsonl", *args, "-m", "openai/gpt-oss-20b", "-r", "low")
+        self.assertEqual(t["published"], 0.371)
         asked = len(s.asked)
         self.eval("aime25", "aime25.jsonl", *args)  # finished: asked anew
         self.assertEqual(len(s.asked) - asked, 8)
+
+    def test_interrupted(self):
+        """Ctrl-C: exit 130, what was answered is kept."""
+        slow = self.script([{**final("Answer: B"), "delay_ms": 60}])
+        args = ["eval", "tinymmlu", "--data", data("tinymmlu.jsonl"), "--json", "--out-dir",
+                self.path("out"), "--parallel", "1", "--scripted", slow]
+        p = subprocess.Popen([GLOSS, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        db = self.path("out", "progress.sqlite")
+        for _ in range(600):
+            time.sleep(0.05)
+            if os.path.exists(db) and self.count(db) >= 2:
+                break
+        p.send_signal(signal.SIGINT)
+        out, err = p.communicate(timeout=30)
+        self.assertEqual((p.returncode, out), (130, b""), err)
+        kept = self.count(db)
+        self.assertGreaterEqual(kept, 2)
+        r = gloss(*args[:-1], self.script([final("Answer: C")]))
+        self.assertIn(f"going on with a run that has {kept} answers", r.errors)
+        preds = [x["filtered_resps"][0] for x in lines_of(self.one("tiny/samples_*.jsonl"))]
+        self.assertEqual(preds, ["B"] * kept + ["C"] * (8 - kept))
+
+    def count(self, db):
+        try:
+            with contextlib.closing(sqlite3.connect(db, timeout=5)) as c:
+                return c.execute("SELECT count(*) FROM answer").fetchone()[0]
+        except sqlite3.OperationalError:
+            return 0
 
     def test_nothing_succeeds(self):
         s = self.server(lambda *_: 500)

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import threading
 import unittest
@@ -23,6 +24,7 @@ os.environ["HF_HOME"] = cache.name
 
 import lm_eval  # noqa: E402
 import lm_eval.tasks  # noqa: E402
+import pyarrow.parquet  # noqa: E402
 from serve_util import GLOSS, Server  # noqa: E402
 
 DATA = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "examples", "eval"))
@@ -131,6 +133,18 @@ class LmEval(unittest.TestCase):
                                    "exact_match,strict-match": 2 / 6})
         n = len(s.prompts) // 2  # the same prompts, examples drawn alike, in whatever order
         self.assertEqual(sorted(s.prompts[:n]), sorted(s.prompts[n:]))
+
+    def test_parquet(self):
+        """scripts/convert_dataset.py, with the pyarrow that lm-eval brings along."""
+        with open(data("mmlu.jsonl")) as f:
+            rows = [json.loads(x) for x in f]
+        one, two, out = (os.path.join(self.dir, x) for x in ("1.parquet", "2.parquet", "x.jsonl"))
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:5]), one)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[5:]), two)
+        script = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "convert_dataset.py")
+        subprocess.run([sys.executable, script, one, two, out], check=True, capture_output=True)
+        with open(out) as f:
+            self.assertEqual([json.loads(x) for x in f], rows)
 
     def test_gsm8k_of_gloss(self):
         with Server() as s:
