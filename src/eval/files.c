@@ -832,6 +832,19 @@ static void put_first(struct buf *b, const char *s, int n)
     json_quote(b, s, k);
 }
 
+/* The beginning of an answer as the model wrote it: its messages with their markers, but for
+ * commentary, which is not kept. */
+static void put_raw(struct buf *b, const struct item *it, int n)
+{
+    struct buf raw;
+    buf_init(&raw, FILE_MAX);
+    if (*it->analysis)
+        buf_printf(&raw, "<|channel|>analysis<|message|>%s<|end|><|start|>assistant", it->analysis);
+    buf_printf(&raw, "<|channel|>final<|message|>%s", it->final);
+    put_first(b, raw.p, n);
+    buf_fini(&raw);
+}
+
 /* benchmark_tinymmlu's result. */
 static void put_runner(struct job *j, const struct buf *irt, struct buf *b)
 {
@@ -862,7 +875,7 @@ static void put_runner(struct job *j, const struct buf *irt, struct buf *b)
         buf_puts(b, i ? ",{\"prompt_end\":" : "{\"prompt_end\":");
         put_str(b, last_chars(it->prompt, whole ? whole : 200));
         buf_puts(b, ",\"generated_raw\":");
-        put_first(b, it->final, whole ? whole : 200);
+        put_raw(b, it, whole ? whole : 200);
         buf_puts(b, ",\"response\":");
         put_first(b, it->final, whole ? whole : 100);
         buf_puts(b, ",\"analysis\":");

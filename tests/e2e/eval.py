@@ -533,6 +533,7 @@ class Eval(Case):
         self.assertEqual([(s["pred"], s["gt"], s["analysis"]) for s in v["samples"]],
                          [("C", "C", "hm"), ("B", "A", None), ("C", "C", "hm"), ("B", "D", None)])
         self.assertEqual(len(v["samples"][0]["prompt_end"]), 200)
+        self.assertEqual(v["samples"][0]["generated_raw"], f"{A}hm<|end|><|start|>assistant{F}Answer: C")
         self.assertEqual(v["config"], {"split": "test", "max_items": 4, "reasoning_level": "low",
                                        "method": "reuses_infer_logic"})
         r = self.run_it("benchmark_tinymmlu", "--data", data("tinymmlu.jsonl"), "-p",
