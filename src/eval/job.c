@@ -329,37 +329,32 @@ static status grade_take(struct job *j, int i, struct err *e)
                    MAX_VERDICTS);
 }
 
-static status ask_logliks(struct job *j, struct show *sh, struct err *e)
+static status loglik_take(void *ctx, struct item *it, struct err *e)
 {
-    struct client *c = NULL;
-    status st = OK;
-    if (j->o->sampler.kind != SAMPLER_LOCAL)
-        TRY(client_open(&j->o->sampler.client, &c, e));
-    for (int i = 0; i < j->n; i++) {
-        struct item *it = &j->item[i];
-        if (it->done)
-            continue;
-        if (stopped(j)) {
-            st = cancelled(e);
-            goto out;
-        }
-        it->final = it->analysis = "";
-        TRY(loglik_item(j, c, it, e));
-        it->done = true;
-        TRY(j->task->score(j, it, e));
-        TRY(keep_item(j, i, e));
-        sh->p.done++;
-        show(sh, false);
-    }
-out:
-    client_close(c);
+    struct show *sh = ctx;
+    struct job *j = sh->j;
+    it->done = true;
+    status st = j->task->score(j, it, e);
+    if (st == OK)
+        st = keep_item(j, (int)(it - j->item), e);
+    sh->p.done++;
+    show(sh, false);
     return st;
+}
+
+static status loglik_wait(void *ctx, struct err *e)
+{
+    struct show *sh = ctx;
+    show(sh, false);
+    return stopped(sh->j) ? cancelled(e) : OK;
 }
 
 static status ask_items(struct job *j, struct show *sh, struct err *e)
 {
-    if (j->method != EVAL_GENERATE)
-        return ask_logliks(j, sh, e);
+    if (j->method != EVAL_GENERATE) {
+        struct loglik_sink sink = {loglik_take, loglik_wait, sh};
+        return loglik_all(j, &sink, e);
+    }
     struct asking a = {.j = j,
                        .n = j->n,
                        .stride = sizeof *j->item,

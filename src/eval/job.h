@@ -120,8 +120,15 @@ bool safety_refuses(const char *text, size_t n);
 MUST_USE status safety_files(struct job *, struct eval_result *, struct err *);
 
 /* ---- loglik.c ---- */
-/* Log-likelihoods of the item's choices behind its context. */
-MUST_USE status loglik_item(struct job *, struct client *, struct item *, struct err *);
+/* Who is told: take, of an item whose answer is there; wait, while there is none (E_CANCEL ends the
+ * work, as any error of either does). */
+struct loglik_sink {
+    status (*take)(void *ctx, struct item *, struct err *);
+    status (*wait)(void *ctx, struct err *);
+    void *ctx;
+};
+/* Log-likelihoods of the choices of all items that are not done, or their likeliest token. */
+MUST_USE status loglik_all(struct job *, struct loglik_sink *, struct err *);
 
 /* ---- files.c ---- */
 MUST_USE status files_write(struct job *, struct eval_result *, struct err *);

@@ -3,13 +3,16 @@
  * the conversation up to an open final message of the assistant, the only place where a harmony
  * model's likelihood of an answer means something.
  *
- * Here the engine scores; a server is asked for /completions with echo, one request per item.
+ * Here the engine scores, item after item; a server is asked for /completions with echo, a request
+ * per item and n_parallel at once.
  */
 #include "base/mem.h"
 #include "eval/job.h"
 
 #include <math.h>
 #include <string.h>
+
+enum { POLL_MS = 100 }; /* how late a signal is noticed */
 
 struct tokens {
     int32_t *ids; /* [n] */
@@ -227,78 +230,174 @@ static status read_choice(struct item *it, const struct json *root, const struct
                    "the server's /completions does not give the prompt's log-probabilities (echo)");
 }
 
-/* it->n_choice prompts at once, or the one in t[0] when it asks for a token. */
-static status ask_there(struct job *j, struct client *c, struct item *it, const struct tokens *t,
-                        bool token, struct err *e)
+/* A request under way. */
+struct asked {
+    struct asked *prev, *next; /* in the list of those under way */
+    struct client_call call;
+    struct buf body;
+    struct item *it;
+    struct tokens t[MAX_CHOICE]; /* [n] */
+    int n;
+};
+
+static bool wants_token(const struct job *j)
 {
-    struct client_call call = {.path = "/completions"};
-    struct json *root = NULL;
-    struct buf b;
-    buf_init(&b, (size_t)1 << 30);
-    buf_init(&call.answer, 0);
-    buf_puts(&b, "{\"model\":");
-    json_quote(&b, j->o->sampler.model_name, strlen(j->o->sampler.model_name));
-    buf_puts(&b, ",\"temperature\":0,\"max_tokens\":1");
-    buf_puts(&b, token ? "" : ",\"logprobs\":1,\"echo\":true");
-    buf_puts(&b, ",\"prompt\":");
-    for (int k = 0; !token && k < it->n_choice; k++) {
-        buf_putc(&b, k ? ',' : '[');
-        put_ids(&b, &t[k]);
-    }
-    if (token)
-        put_ids(&b, t);
-    buf_puts(&b, token ? "}" : "]}");
-    call.body = b.p;
-    call.n_body = b.n;
+    return j->method == EVAL_SINGLE_TOKEN;
+}
+
+static void free_asked(struct asked **list, struct asked *a)
+{
+    if (a->next)
+        a->next->prev = a->prev;
+    *(a->prev ? &a->prev->next : list) = a->next;
+    for (int k = 0; k < a->n; k++)
+        drop(&a->t[k]);
+    buf_fini(&a->call.answer);
+    buf_fini(&a->body);
+    mem_free(a);
+}
+
+/* The item's tokens, and what is known before it is asked. */
+static status encode_all(struct job *j, struct item *it, struct tokens *t, int *n, struct err *e)
+{
+    bool token = wants_token(j);
+    int want = token ? 1 : it->n_choice;
     status st = OK;
-    TRY(buf_status(&b));
-    TRY(client_send(c, &call, e));
-    while (!client_next(c, 100))
-        if (j->o->stopped && j->o->stopped(j->o->ctx)) {
-            st = err_set(e, E_CANCEL, "stopped");
-            goto out;
-        }
-    if (call.st < 0) {
-        *e = call.err;
-        st = call.st;
-        goto out;
-    }
-    TRY(json_parse(call.answer.p, call.answer.n, &json_limits_file, &root, e));
-    if (token) {
-        size_t n;
-        const char *s = dataset_text(json_at(json_get(root, "choices"), 0), "text", &n);
-        it->final = s ? job_text(j, s, n) : NULL;
-        if (!it->final)
-            st = err_set(e, E_FORMAT, "the server's /completions has no choices[0].text");
-    } else {
-        st = read_choice(it, root, t, e);
-    }
-out:
-    json_free(root);
-    buf_fini(&call.answer);
-    buf_fini(&b);
+    for (*n = 0; st == OK && *n < want; ++*n)
+        st = encode(j, it, token ? NULL : it->choice[*n], &t[*n], e);
+    it->final = it->analysis = "";
+    it->finish = "stop";
+    it->n_output = token;
+    if (st == OK)
+        it->n_prompt = (int64_t)t[0].n_context;
     return st;
 }
 
-status loglik_item(struct job *j, struct client *c, struct item *it, struct err *e)
+/* All prompts of an item at once, or the one when a token is asked for. */
+static void put_body(const struct job *j, struct asked *a)
+{
+    struct buf *b = &a->body;
+    bool token = wants_token(j);
+    buf_puts(b, "{\"model\":");
+    json_quote(b, j->o->sampler.model_name, strlen(j->o->sampler.model_name));
+    buf_puts(b, ",\"temperature\":0,\"max_tokens\":1");
+    buf_puts(b, token ? "" : ",\"logprobs\":1,\"echo\":true");
+    buf_puts(b, token ? ",\"prompt\":" : ",\"prompt\":[");
+    for (int k = 0; k < a->n; k++) {
+        buf_puts(b, k ? "," : "");
+        put_ids(b, &a->t[k]);
+    }
+    buf_puts(b, token ? "}" : "]}");
+}
+
+static status send_item(struct job *j, struct client *c, struct asked **list, struct item *it,
+                        struct err *e)
+{
+    struct asked *a = mem_calloc(1, sizeof *a);
+    if (!a)
+        return err_set(e, E_NOMEM, "out of memory for a request");
+    a->it = it;
+    a->next = *list;
+    if (a->next)
+        a->next->prev = a;
+    *list = a;
+    buf_init(&a->body, (size_t)1 << 30);
+    buf_init(&a->call.answer, 0);
+    status st = encode_all(j, it, a->t, &a->n, e);
+    if (st == OK) {
+        put_body(j, a);
+        st = buf_status(&a->body);
+    }
+    a->call.path = "/completions";
+    a->call.body = a->body.p;
+    a->call.n_body = a->body.n;
+    a->call.user = a;
+    if (st == OK)
+        st = client_send(c, &a->call, e);
+    if (st < 0)
+        free_asked(list, a);
+    return st;
+}
+
+static status read_token(struct job *j, struct item *it, const struct json *root, struct err *e)
+{
+    size_t n;
+    const char *s = dataset_text(json_at(json_get(root, "choices"), 0), "text", &n);
+    it->final = s ? job_text(j, s, n) : NULL;
+    return it->final ? OK : err_set(e, E_FORMAT, "the server's /completions has no text");
+}
+
+/* The answer of a finished request into its item; frees the request. */
+static status take_item(struct job *j, struct asked **list, struct asked *a, struct err *e)
+{
+    struct json *root = NULL;
+    status st = a->call.st;
+    if (st < 0)
+        *e = a->call.err;
+    else
+        st = json_parse(a->call.answer.p, a->call.answer.n, &json_limits_file, &root, e);
+    if (st == OK)
+        st = wants_token(j) ? read_token(j, a->it, root, e) : read_choice(a->it, root, a->t, e);
+    json_free(root);
+    free_asked(list, a);
+    return st;
+}
+
+static status all_there(struct job *j, struct loglik_sink *sink, struct err *e)
+{
+    struct client *c = NULL;
+    int next = 0;
+    status st = client_open(&j->o->sampler.client, &c, e);
+    struct asked *list = NULL;
+    while (st == OK) {
+        for (; st == OK && next < j->n && client_running(c) < j->o->n_parallel; next++)
+            if (!j->item[next].done)
+                st = send_item(j, c, &list, &j->item[next], e);
+        if (st < 0 || !client_running(c))
+            break;
+        struct client_call *call = client_next(c, POLL_MS);
+        if (call) {
+            struct asked *a = call->user;
+            struct item *it = a->it;
+            st = take_item(j, &list, a, e);
+            if (st == OK)
+                st = sink->take(sink->ctx, it, e);
+        } else {
+            st = sink->wait(sink->ctx, e);
+        }
+    }
+    client_close(c);
+    while (list)
+        free_asked(&list, list);
+    return st;
+}
+
+static status item_here(struct job *j, struct item *it, struct err *e)
 {
     struct tokens t[MAX_CHOICE] = {{0}};
-    bool token = j->method == EVAL_SINGLE_TOKEN;
-    int n = token ? 1 : it->n_choice;
-    status st = OK;
-    for (int k = 0; k < n; k++)
-        TRY(encode(j, it, token ? NULL : it->choice[k], &t[k], e));
-    it->n_prompt = (int64_t)t[0].n_context;
-    if (c)
-        TRY(ask_there(j, c, it, t, token, e));
-    else if (token)
-        TRY(likeliest_here(j, it, &t[0], e));
-    else
-        TRY(score_here(j, it, t, e));
-    it->n_output = token;
-    it->finish = "stop";
-out:
+    int n;
+    status st = encode_all(j, it, t, &n, e);
+    if (st == OK)
+        st = wants_token(j) ? likeliest_here(j, it, t, e) : score_here(j, it, t, e);
     for (int k = 0; k < n; k++)
         drop(&t[k]);
+    return st;
+}
+
+status loglik_all(struct job *j, struct loglik_sink *sink, struct err *e)
+{
+    if (j->o->sampler.kind != SAMPLER_LOCAL)
+        return all_there(j, sink, e);
+    status st = OK;
+    for (int i = 0; i < j->n && st == OK; i++) {
+        struct item *it = &j->item[i];
+        if (it->done)
+            continue;
+        st = sink->wait(sink->ctx, e);
+        if (st == OK)
+            st = item_here(j, it, e);
+        if (st == OK)
+            st = sink->take(sink->ctx, it, e);
+    }
     return st;
 }

@@ -382,8 +382,14 @@ class Eval(Case):
         here = self.eval("mmlu", "mmlu.jsonl")
         with Server() as s:
             there = self.eval("mmlu", "mmlu.jsonl", "--base-url", s.url + "/v1", "--tokenizer",
-                              "tiny", "--no-resume")
+                              "tiny", "--no-resume", "--parallel", "3")
+            one = ("--method", "single_token", "--no-resume")
+            token = self.eval("tinymmlu", "tinymmlu.jsonl", *one, "--base-url", s.url + "/v1",
+                              "--tokenizer", "tiny")
         self.assertEqual(here["score"], there["score"])
+        self.assertEqual(token["score"], self.eval("tinymmlu", "tinymmlu.jsonl", *one)["score"])
+        a, b = (lines_of(f) for f in sorted(glob.glob(self.path("out/tiny/samples_tinymmlu_*"))))
+        self.assertEqual([x["resps"] for x in a], [x["resps"] for x in b])
         files = sorted(glob.glob(self.path("out/tiny/samples_mmlu_arithmetic_*.jsonl")))
         a, b = (lines_of(f) for f in files)
         for x, y in zip(a, b):
