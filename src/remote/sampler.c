@@ -32,6 +32,7 @@ struct ask {
     gloss_request *request;
     bool in_analysis;
     int message[3]; /* by part: the message its last text came from, or -1 */
+    int at_message; /* whose body the last token stood in, or -1 */
     /* remote */
     struct client_call call;
     struct buf body;
@@ -125,6 +126,8 @@ static status take_token(struct ask *a, const struct gloss_event *ev)
     if (in_analysis && a->in_analysis) /* the marker that opens the body is no part of it */
         q->n_reasoning++;
     a->in_analysis = in_analysis;
+    if (d.text || d.channel || d.recipient)
+        a->at_message = d.message;
     d.n -= (size_t)ev->n_hide < d.n ? (size_t)ev->n_hide : d.n;
     add_delta(a, &d, ev->t_ns);
     return OK;
@@ -152,7 +155,8 @@ static status take_finish(struct ask *a, const struct gloss_event *ev)
         st = gloss_chat_finish(a->chat, &d, (struct gloss_err *)(void *)&q->err);
         if (st < 0)
             return st;
-        add_delta(a, &d, ev->t_ns);
+        if (ev->finish != GLOSS_FINISH_LENGTH || d.message == a->at_message)
+            add_delta(a, &d, ev->t_ns); /* not words of a header that was cut off */
         if (ev->finish != GLOSS_FINISH_LENGTH && has_call(a))
             q->finish = "tool_calls";
     }
@@ -605,7 +609,7 @@ status sampler_ask(struct sampler *s, struct sampler_question *q, struct err *e)
     if (!a)
         return err_set(e, E_NOMEM, "out of memory for a question");
     clear_answer(q);
-    *a = (struct ask){.s = s, .q = q, .next = s->all, .message = {-1, -1, -1}};
+    *a = (struct ask){.s = s, .q = q, .next = s->all, .message = {-1, -1, -1}, .at_message = -1};
     buf_init(&a->body, (size_t)1 << 30);
     buf_init(&a->call.answer, 0);
     if (s->all)

@@ -85,7 +85,7 @@ class BadHandler(socketserver.StreamRequestHandler):
         return self.send(reply(200, b"{}"))
 
     def do_never(self, n, body):
-        time.sleep(5)
+        time.sleep(2)
 
     def do_r429(self, n, body):
         if n < 2:
