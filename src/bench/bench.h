@@ -137,7 +137,9 @@ struct unify_opts {
     const char *dir;        /* holds latency/, memeory/, energy/ */
     const char *const *map; /* [n_map] "NAME=SHORT" */
     int n_map;
-    const char *specs; /* JSON file of model specs, or NULL */
+    const char *specs;       /* JSON file of model specs, or NULL */
+    const char *const *eval; /* [n_eval] "SHORT=FILE": results of evaluations, for the efficiency */
+    int n_eval;
 };
 /* unified_*.csv in dir; *n rows written, 0 where no input was found. */
 MUST_USE status unify_run(const struct unify_opts *, int *n, struct err *e);

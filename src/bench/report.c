@@ -159,17 +159,35 @@ static void put_member(struct buf *b, const struct json *o, const char *key, con
     buf_puts(b, "\n");
 }
 
+static void put_part(struct buf *b, const struct json *line)
+{
+    static const char *const key[] = {"part", "finished", "seconds", "command"};
+    buf_puts(b, "<tr>");
+    for (int i = 0; i < 4; i++) {
+        const struct json *v = json_get(line, key[i]);
+        buf_puts(b, "<td>");
+        if (json_kind(v) == J_STR)
+            put_html(b, json_str(v, NULL));
+        else
+            json_dump(b, v);
+    }
+    buf_puts(b, "\n");
+}
+
+/* One log: the machine of its last line, and a row for each part that was run. */
 static status put_log(struct buf *b, const char *path, const char *name, struct err *e)
 {
-    struct buf text;
+    struct buf text, rows;
+    struct json *last = NULL;
     (void)name;
     buf_init(&text, FILE_MAX);
+    buf_init(&rows, FILE_MAX);
     status st = file_read(path, &text, e);
-    struct json *last = NULL;
     for (const char *p = text.p; st == OK && *p;) {
         size_t n = strcspn(p, "\n");
         struct json *line = NULL;
         if (n && json_parse(p, n, &json_limits_file, &line, NULL) == OK) {
+            put_part(&rows, line);
             json_free(last);
             last = line;
         }
@@ -190,11 +208,13 @@ static status put_log(struct buf *b, const char *path, const char *name, struct 
         put_member(b, m, "power_source", "power readings");
         put_member(b, m, "system", "system");
         put_member(b, last, "version", "gloss");
-        put_member(b, last, "command", "command");
-        put_member(b, last, "finished", "finished");
-        buf_puts(b, "</table>\n");
+        buf_puts(b, "</table>\n<h3>Commands</h3>\n<div class=wide><table><tr><th>part<th>finished"
+                    "<th>seconds<th>command\n");
+        buf_put(b, rows.p, rows.n);
+        buf_puts(b, "</table></div>\n");
     }
     json_free(last);
+    buf_fini(&rows);
     buf_fini(&text);
     return st;
 }

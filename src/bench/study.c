@@ -287,10 +287,24 @@ status study_run(struct bench *b, const struct study_opts *o, struct err *e)
         TRY(file_read(t.log, &t.done, e));
     for (int i = 0; i < N_PART; i++)
         n += in_list(o->parts, parts[i].name);
-    for (int i = 0; i < N_PART; i++)
-        if (in_list(o->parts, parts[i].name))
-            TRY(run_part(&t, &parts[i], ++at, n, e));
-    TRY(study_report(o, b->say, b->ctx, e));
+    status failed = OK;
+    for (int i = 0; i < N_PART; i++) {
+        struct err why = {0};
+        if (!in_list(o->parts, parts[i].name))
+            continue;
+        st = run_part(&t, &parts[i], ++at, n, &why);
+        if (st == E_CANCEL)
+            TRY(err_set(e, st, "%s", why.msg));
+        if (st < 0) { /* the others are worth having all the same */
+            bench_say(b, "%s failed: %s", parts[i].name, *why.msg ? why.msg : err_name(st));
+            failed = failed == OK ? err_set(e, st, "%s: %s", parts[i].name, why.msg) : failed;
+        }
+    }
+    struct err why = {0};
+    st = study_report(o, b->say, b->ctx, &why);
+    if (failed == OK && st < 0)
+        err_set(e, st, "%s", why.msg);
+    st = failed == OK ? st : failed;
 out:
     buf_fini(&t.done);
     return st;

@@ -262,6 +262,63 @@ static const char ape_columns[] =
     "throughput_per_activeB_tokps_per_B inv_ttft_per_activeB_tokps_per_B "
     "tokens_per_watt_per_activeB tokens_per_GB_tokps_per_GB";
 
+/* The accuracy in a result file: lm-eval's first "acc,..." or "exact_match,...", the runner's
+ * overall_accuracy, or the harness's score. */
+static status read_accuracy(const char *path, double *v, struct err *e)
+{
+    struct buf b;
+    struct json *root = NULL;
+    buf_init(&b, 64 << 20);
+    status st = OK;
+    *v = NAN;
+    TRY(file_read(path, &b, e));
+    TRY(json_parse(b.p, b.n, &json_limits_file, &root, e));
+    const struct json *results = json_get(root, "results");
+    for (void *t = results ? json_first(results) : NULL; t && isnan(*v);
+         t = json_next(results, t)) {
+        const struct json *task = json_val(t);
+        for (void *m = json_first(task); m && isnan(*v); m = json_next(task, m)) {
+            const char *key = json_key(m, NULL);
+            enum json_kind kind = json_kind(json_val(m));
+            if ((strncmp(key, "acc,", 4) == 0 || strncmp(key, "exact_match,", 12) == 0) &&
+                (kind == J_INT || kind == J_REAL))
+                *v = json_num(json_val(m));
+        }
+    }
+    static const char *const flat[] = {"overall_accuracy", "score"};
+    for (int i = 0; i < 2 && isnan(*v); i++) {
+        enum json_kind kind = json_kind(json_get(root, flat[i]));
+        if (kind == J_INT || kind == J_REAL)
+            *v = json_num(json_get(root, flat[i]));
+    }
+    if (isnan(*v))
+        TRY(err_set(e, E_FORMAT, "%.120s holds no accuracy", path));
+out:
+    json_free(root);
+    buf_fini(&b);
+    return st;
+}
+
+/* Fills the two columns of the models that --eval names. */
+static status add_accuracy(const struct unify_opts *o, const char *id, double active_b,
+                           struct sheet *to, struct err *e)
+{
+    for (int i = 0; i < o->n_eval; i++) {
+        const char *eq = strchr(o->eval[i], '=');
+        double v;
+        if (!eq)
+            return err_param(e, E_INPUT, "eval", "--eval '%.60s': must be SHORT=FILE", o->eval[i]);
+        if (strlen(id) != (size_t)(eq - o->eval[i]) || strncmp(id, o->eval[i], strlen(id)) != 0)
+            continue;
+        status st = read_accuracy(eq + 1, &v, e);
+        if (st < 0)
+            return st;
+        sheet_num(to, "accuracy", v);
+        sheet_num(to, "accuracy_per_activeB", v / active_b);
+    }
+    return OK;
+}
+
 /* The first row of the model with that context, or -1. */
 static int row_of(const struct sheet *s, const char *model, double context)
 {
@@ -272,8 +329,8 @@ static int row_of(const struct sheet *s, const char *model, double context)
     return -1;
 }
 
-static status ape_row(struct sheet *to, const struct spec *p, const struct sheet *lat, int i,
-                      const struct sheet *mem, int k, const struct sheet *en, int m, struct err *e)
+static void ape_row(struct sheet *to, const struct spec *p, const struct sheet *lat, int i,
+                    const struct sheet *mem, int k, const struct sheet *en, int m)
 {
     double active = p->active / 1e9, ttft = sheet_get_num(lat, i, "TTFT_ms"),
            rate = sheet_get_num(lat, i, "TPOT_tokps"),
@@ -297,7 +354,6 @@ static status ape_row(struct sheet *to, const struct spec *p, const struct sheet
     sheet_num(to, "inv_ttft_per_activeB_tokps_per_B", 1000 / ttft / active);
     sheet_num(to, "tokens_per_watt_per_activeB", per_watt / active);
     sheet_num(to, "tokens_per_GB_tokps_per_GB", rate / gb);
-    return sheet_end_row(to, e);
 }
 
 static status read_unified(const char *dir, const char *name, struct sheet *s, struct err *e)
@@ -353,14 +409,19 @@ status ape_run(const struct unify_opts *o, int *n, struct err *e)
     TRY(read_unified(o->dir, kinds[1].out, &mem, e));
     TRY(read_unified(o->dir, kinds[2].out, &en, e));
     TRY(sheet_init(&to, ape_columns, e));
+    if (o->n_eval)
+        TRY(sheet_add_columns(&to, "accuracy accuracy_per_activeB", e));
     for (int k = 0; k < specs.n; k++)
         for (int i = 0; i < lat.n_row; i++) {
             const char *id = specs.v[k].id;
             double context = sheet_get_num(&lat, i, "context_length");
             int m = row_of(&mem, id, context), w = row_of(&en, id, context);
             if (strcmp(sheet_get(&lat, i, "model_short"), id) == 0 && m >= 0 &&
-                (w >= 0 || en.n_row == 0) && row_of(&lat, id, context) == i)
-                TRY(ape_row(&to, &specs.v[k], &lat, i, &mem, m, &en, w, e));
+                (w >= 0 || en.n_row == 0) && row_of(&lat, id, context) == i) {
+                ape_row(&to, &specs.v[k], &lat, i, &mem, m, &en, w);
+                TRY(add_accuracy(o, id, specs.v[k].active / 1e9, &to, e));
+                TRY(sheet_end_row(&to, e));
+            }
         }
     *n = to.n_row;
     TRY(save_ape(o, &to, &specs, e));

@@ -128,7 +128,8 @@ static status read_list(const struct conf *c, const char *name, struct int_list 
 /* Options that say where results go and which parts are run, not what they are. */
 static bool only_places(const char *name)
 {
-    static const char *const names[] = {"output", "outdir", "parts", "result-dir", "map"};
+    static const char *const names[] = {"output", "outdir", "parts", "result-dir",
+                                        "map",    "eval",   "specs"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;
@@ -319,10 +320,13 @@ status cmd_bench_governance(struct conf *c, struct err *e)
 static struct unify_opts unify_of(const struct conf *c, const char *dir, bool specs)
 {
     const struct conf_val *map = conf_get(c, "map");
+    const struct conf_val *eval = specs ? conf_get(c, "eval") : NULL;
     return (struct unify_opts){.dir = dir,
                                .map = map->list,
                                .n_map = map->n_list,
-                               .specs = specs ? conf_str(c, "specs") : NULL};
+                               .specs = specs ? conf_str(c, "specs") : NULL,
+                               .eval = eval ? eval->list : NULL,
+                               .n_eval = eval ? eval->n_list : 0};
 }
 
 static status none_found(const char *dir, struct err *e)

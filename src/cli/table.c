@@ -211,6 +211,11 @@ static const struct conf_opt options[] = {
     {"specs", NULL, 0, CONF_STR, "FILE",
      .cmds = BIT(CMD_BENCH_APE) | BIT(CMD_REPORT) | BIT(CMD_BENCH_STUDY),
      .help = "JSON with total_params and active_params of models by short name"},
+    {"eval", NULL, 0, CONF_LIST, "SHORT=FILE",
+     .cmds = BIT(CMD_BENCH_APE) | BIT(CMD_REPORT) | BIT(CMD_BENCH_STUDY),
+     .help =
+         "result of an evaluation (JSON of gloss eval, lm-eval or the runner): accuracy for each "
+         "10^9 active parameters of that model"},
     {"outdir", NULL, 0, CONF_STR, "DIR", .def = "study", .cmds = BIT(CMD_BENCH_STUDY),
      .help = "folder of the results; made when missing"},
     {"parts", NULL, 0, CONF_STR, "LIST", .def = "latency,memory,energy,serve,ablation,governance",

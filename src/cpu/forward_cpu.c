@@ -100,8 +100,8 @@ struct cpu {
     enum arith arith;
     bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
     struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
-    struct q8_block *q8; /* all copies */
-    size_t q8_bytes;
+    struct q8_block *q8;           /* all copies */
+    size_t q8_bytes, packed_bytes; /* of the copies, of what they stand for */
     double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
     int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
 
@@ -835,11 +835,11 @@ out:
     return st;
 }
 
-/* The weights are read where the files are mapped, the 8-bit copies beside them. */
+/* The weights are read where the files are mapped, or as 8-bit copies in their place. */
 static void cpu_memory_used(const struct backend *base, size_t *weight, size_t *work)
 {
     const struct cpu *c = (const struct cpu *)base;
-    *weight = c->w->n_bytes + c->q8_bytes;
+    *weight = c->w->n_bytes - c->packed_bytes + c->q8_bytes;
     *work = sizeof *c + c->block_bytes;
 }
 
@@ -893,6 +893,7 @@ static status pack_dense(struct cpu *c, struct err *e)
     for (int i = 0; i <= s->n_layer * N_DENSE; i++) {
         const struct mat *m = dense_at(c, i)->m;
         n += (size_t)m->n_out / Q8_OUT * (size_t)(m->n_in / Q8_IN);
+        c->packed_bytes += (size_t)m->n_out * (size_t)m->n_in * dtype_size(m->dtype);
     }
     c->q8 = mul_ok(n, sizeof *c->q8, &total) ? mem_aligned(HUGE_PAGE, total) : NULL;
     if (!c->q8)

@@ -483,6 +483,13 @@ class Together(Study):
         self.ok("bench", "ape", folder, "--specs", specs)
         v = rows(folder + "/ape/ape_analysis.csv")[1][0]
         self.assertAlmostEqual(v["throughput_per_activeB_tokps_per_B"], 31.1 / 3.6)  # the paper's 8.64
+        results = self.write("e.json", json.dumps({"results": {"mmlu": {"alias": "mmlu", "acc,none": 0.722}}}))
+        self.ok("bench", "ape", folder, "--eval", "gpt-oss-20b=" + results)
+        head, r = rows(folder + "/ape/ape_analysis.csv")
+        self.assertEqual(head, APE + ["accuracy", "accuracy_per_activeB"])
+        self.assertAlmostEqual(r[0]["accuracy_per_activeB"], 0.722 / 3.61)
+        self.assertEqual(r[1]["accuracy"], "")
+        self.fails(1, "bench", "ape", folder, "--eval", "gpt-oss-20b=" + specs, says="no accuracy")
         self.ok("bench", "unify", folder, "--map", "Qwen/Qwen3-32B=other")
         r = rows(folder + "/unified_latency_comparison.csv")[1]
         self.assertEqual(r[1]["model_short"], "other")
@@ -514,6 +521,16 @@ class Together(Study):
             "--context-lengths", "24,48", "--num-runs", "1", "--min-seconds", "0",
             "--load-prompt-tokens", "16", "--load-gen-tokens", "4", "--load-requests", "2",
             "--concurrency", "1,2", "--ablation-contexts", "24", "--max-new-tokens", "4"]
+
+    def test_a_part_that_fails(self):
+        """The others are run and reported all the same."""
+        out = self.path("s")
+        r = self.fails(1, "bench", "study", "--outdir", out, *self.ARGS, "-q", "--metadata",
+                       self.write("m.json", "[1]"), "--parts", "governance,latency",
+                       says="governance: --metadata")
+        self.assertEqual(r.out, b"")
+        self.assertTrue(os.path.exists(out + "/report.html"))
+        self.ok("bench", "study", "--outdir", out, *self.ARGS, "--parts", "governance")
 
     def test_study_and_report(self):
         out = self.path("st<u>dy")
