@@ -35,11 +35,11 @@ enum {
     STEP = 64,           /* inputs of a step */
     KV_PAGE = 32,        /* positions of a page, what attention works on */
     HEAD = 64,           /* d_head */
-    SPLIT_KEYS = 256,    /* keys of one block when a decoding row's cache is shared out */
+    SPLIT_KEYS = 256,    /* keys of one turn of a block when a decoding row's cache is shared out */
     BLOCK_QUERIES = 128, /* queries (positions times heads of a key head) of one attention block */
     ATTN_PAD = 64,       /* numbers after each row of attention's results: a step, so that rows do
                             not lie a power of two apart */
-    THIN_ROWS = 32,      /* up to so many rows the products read weights once, as vectors */
+    THIN_ROWS = 8,       /* up to so many rows the products read weights once, as vectors */
 };
 
 /* Chains per product; see above. */
@@ -315,6 +315,11 @@ struct attn_args {
     float *part;        /* [n_single, n_kv_head, n_split, 16, 66] */
     unsigned *arrived;  /* [n_single, n_kv_head] zero before and after */
 };
+/* Times SPLIT_KEYS that a block takes: with many rows, rows alone fill the card. */
+static inline int attn_turns(int n_single)
+{
+    return n_single <= 8 ? 1 : n_single <= 16 ? 2 : n_single <= 32 ? 4 : 8;
+}
 void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_split,
                    cudaStream_t s);
 void k_attn_block(const struct attn_args *a, const struct dstep *st, int n_block, cudaStream_t s);

@@ -258,7 +258,7 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
         }
     }
     /* A power of two, so that there are few graphs. */
-    int need = div_up(most, SPLIT_KEYS / KV_PAGE);
+    int need = div_up(most, SPLIT_KEYS / KV_PAGE * attn_turns(c->n_single));
     for (c->n_split = 1; c->n_split < need;)
         c->n_split *= 2;
     return at + (size_t)n_table;

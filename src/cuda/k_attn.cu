@@ -197,10 +197,11 @@ static __device__ __forceinline__ void join(float &m, float &l, float m2, float 
 
 enum { WARPS = SPLIT_KEYS / KV_PAGE, PART = HEAD + 2 };
 
-/* grid (kv heads, splits, rows); a warp a page. All pages but the one that this step writes are
- * fetched before the kernel before has ended. */
+/* grid (kv heads, splits, rows); a split is `turns` times WARPS pages, and a warp takes every
+ * WARPS-th. Its first page, unless this step writes it, is fetched before the kernel before has
+ * ended. */
 static __global__ void __launch_bounds__(WARPS * 32)
-    attn_single(struct attn_args a, struct dstep st)
+    attn_single(struct attn_args a, struct dstep st, int turns)
 {
     __shared__ float sh[WARPS][16][PART];
     __shared__ bool last;
@@ -209,30 +210,34 @@ static __global__ void __launch_bounds__(WARPS * 32)
     pdl_go();
     int4 rec = st.single[blockIdx.z];
     int row = rec.x, pos = rec.y, low = a.window ? max(0, pos - (a.window - 1)) : 0;
-    int page0 = low / KV_PAGE, n_page = pos / KV_PAGE + 1 - page0;
-    int n_split = (n_page + WARPS - 1) / WARPS, mine = split * WARPS + warp;
+    int page0 = low / KV_PAGE, n_page = pos / KV_PAGE + 1 - page0, per = WARPS * turns;
+    int n_split = (n_page + per - 1) / per, mine = split * per + warp;
+    int end = min(n_page, (split + 1) * per);
     struct page pg;
-    const __nv_bfloat16 *from = NULL;
-    if (mine < n_page) {
-        int p = st.table[(a.window ? rec.w : rec.z) + page0 + mine];
-        from = a.pool.p + (size_t)p * a.pool.page +
+    auto from = [&](int i) {
+        int p = st.table[(a.window ? rec.w : rec.z) + page0 + i];
+        return a.pool.p + (size_t)p * a.pool.page +
                ((size_t)a.i_layer * a.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
-        if (mine < n_page - 1)
-            page_load(pg, from);
-    }
+    };
+    if (mine < n_page - 1)
+        page_load(pg, from(mine));
     pdl_wait();
     if (split >= n_split)
         return;
     if (mine == n_page - 1)
-        page_load(pg, from);
+        page_load(pg, from(mine));
     struct tile t;
     const __nv_bfloat16 *qr = a.q + ((size_t)row * a.n_head + kv * n_q) * HEAD;
     const __nv_bfloat16 *at[2] = {g < n_q ? qr + g * HEAD : NULL,
                                   g + 8 < n_q ? qr + (g + 8) * HEAD : NULL};
     tile_begin(t, at);
     int lo[1][2] = {{low, low}}, hi[1][2] = {{pos, pos}};
-    if (mine < n_page)
+    while (mine < end) {
         page_step<1>(&t, pg, (page0 + mine) * KV_PAGE, lo, hi, false);
+        mine += WARPS;
+        if (mine < end)
+            page_load(pg, from(mine));
+    }
     tile_end(t);
     for (int i = 0; i < 2; i++) {
         float *to = sh[warp][g + 8 * i];
@@ -303,7 +308,8 @@ static __global__ void __launch_bounds__(WARPS * 32)
 void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_split,
                    cudaStream_t s)
 {
-    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st);
+    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st,
+           attn_turns(n_single));
 }
 
 enum { PAGES = 4, PAGE_PIECES = 2 * KV_PAGE * HEAD * 2 / 16 };

@@ -1,6 +1,6 @@
 /* Matrix products on weights in fragment order (dev.h): qkv, output projection, experts, head.
  *
- * `thin` serves up to 32 rows, and experts with few tokens: a warp takes one chain of one tile, all
+ * `thin` serves up to 8 rows, and experts with few tokens: a warp takes one chain of one tile, all
  * activations lie in shared memory, and what counts is how many bytes of weights are under way.
  * `wide` serves more: a block takes 128 outputs times 64 or 128 rows, stages activations through
  * shared memory and runs the chains one after the other, which gives the bits of `thin`.
@@ -24,8 +24,8 @@ struct source {
     float eps;
 };
 
-/* Up to n rows of n_step steps from index i0 into shared memory, `stride` bytes apart. 256 threads.
- */
+/* Up to n rows of n_step steps from index i0 into shared memory, `stride` bytes apart. Rows to be
+ * normed want 256 threads. */
 static __device__ void stage(const struct source &s, int n_step, int i0, int n, char *to,
                              size_t stride, float *part)
 {
@@ -37,7 +37,7 @@ static __device__ void stage(const struct source &s, int n_step, int i0, int n, 
         }
     } else {
         int chunks = n_step * (STEP / 8);
-        for (int i = threadIdx.x; i < n * chunks; i += 256) {
+        for (int i = threadIdx.x; i < n * chunks; i += blockDim.x) {
             int t = i / chunks, k = i % chunks;
             int r = s.row ? s.row[i0 + t] : i0 + t;
             *(uint4 *)(to + t * stride + k * 16) =
@@ -168,6 +168,7 @@ struct work {
     const int4 *group; /* NULL: not by expert */
     const int32_t *n_group;
     uint32_t zero; /* 0 */
+    bool by_rows;  /* order of blocks, see warpgroup */
 };
 
 /* Waits for the routing; false: there are fewer groups. */
@@ -185,8 +186,10 @@ static __device__ __forceinline__ bool take_group(const struct work &k, int i, i
 /* Steps under way in a warp, and blocks an SM shall hold: the registers for the one limit the
  * other. */
 template <bool MX, int NT, int NC> struct depth {
-    static const int steps = MX && NT > 1 ? 6 : NT == 1 && NC == 1 ? 2 : 4;
-    static const int blocks = NT == 1 ? MX ? 4 : NC == 1 ? 3 : 2 : NT == 2 ? 2 : 1;
+    static const int steps = !MX && NT == 1 && NC == 1 ? 2 : 4;
+    static const int blocks = NT == 1 ? MX ? 4 : NC == 1 ? 3 : 2 : 2;
+    /* Shared memory, not registers, limits the blocks of 16 rows: so they are larger. */
+    static const int warps = MX && NT == 2 && NC == 1 ? 12 : 8;
 };
 
 /* Adds the chains of each tile in order; the result is in the first chain's warp. */
@@ -214,12 +217,13 @@ static __device__ __forceinline__ void join_chains(float acc[NT][4], int warp, i
 }
 
 template <bool MX, int NT, int NC, typename E>
-static __global__ void __launch_bounds__(256, (depth<MX, NT, NC>::blocks))
+static __global__ void __launch_bounds__((depth<MX, NT, NC>::warps * 32),
+                                         (depth<MX, NT, NC>::blocks))
     thin(struct work k, struct source src, E epi)
 {
     extern __shared__ char smem[];
     __shared__ float part8[8];
-    constexpr int D = depth<MX, NT, NC>::steps, TILES = 8 / NC;
+    constexpr int D = depth<MX, NT, NC>::steps, TILES = depth<MX, NT, NC>::warps / NC;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     size_t stride = (size_t)k.n_step * STEP * 2 + 16;
     float *part = (float *)(smem + (size_t)NT * 8 * stride);
@@ -271,22 +275,11 @@ static void thin_go(const struct work &k, const struct source &src, const E &epi
 {
     size_t smem = (size_t)NT * 8 * ((size_t)k.n_step * STEP * 2 + 16) + NT * 4096;
     allow_smem(thin<MX, NT, NC, E>, smem);
-    int tiles = (k.n_tile + 8 / NC - 1) / (8 / NC);
+    constexpr int WARPS = depth<MX, NT, NC>::warps;
+    int tiles = (k.n_tile + WARPS / NC - 1) / (WARPS / NC);
     if (persist && tiles > persist)
         tiles = persist;
-    launch(thin<MX, NT, NC, E>, dim3(tiles, n_group), 256, smem, s, k, src, epi);
-}
-
-template <int NC, bool MX, typename E>
-static void thin_n(int n, const struct work &k, const struct source &src, const E &epi, int n_group,
-                   int persist, cudaStream_t s)
-{
-    if (n <= 8)
-        thin_go<MX, 1, NC>(k, src, epi, n_group, persist, s);
-    else if (n <= 16)
-        thin_go<MX, 2, NC>(k, src, epi, n_group, persist, s);
-    else
-        thin_go<MX, 4, NC>(k, src, epi, n_group, persist, s);
+    launch(thin<MX, NT, NC, E>, dim3(tiles, n_group), WARPS * 32, smem, s, k, src, epi);
 }
 
 /* ---- wide ---- */
@@ -603,7 +596,8 @@ static __device__ __forceinline__ void wg_rows(const struct work &k, const struc
 {
     enum { LOADS = N / 32, STAGES = wg_stages<N>::n };
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    int tile = blockIdx.x * 8 + warp, part = blockIdx.z, n_part = gridDim.z;
+    int tile = (k.by_rows ? blockIdx.y : blockIdx.x) * 8 + warp, part = blockIdx.z,
+        n_part = gridDim.z;
     int s0 = part * k.n_step / n_part, n_step = (part + 1) * k.n_step / n_part - s0;
     bool on = tile < k.n_tile;
     place<MX> p(k.w, k.scale, (size_t)(expert * k.n_tile + (on ? tile : 0)) * k.n_step + s0, lane);
@@ -707,8 +701,9 @@ static __device__ __forceinline__ void wg_rows(const struct work &k, const struc
 }
 #endif
 
-/* grid (blocks of 128 outputs, groups of at most N rows, parts of the inputs): what runs at one
- * time reads the same few rows and experts. Few rows have a narrower instruction. */
+/* grid (blocks of 128 outputs, blocks or groups of at most N rows, parts of the inputs), so that
+ * what runs at one time reads few rows and experts; by_rows, the first two change places, so that a
+ * matrix larger than its rows is read once. Few rows have a narrower instruction. */
 template <bool MX, int N, int D, typename E>
 static __global__ void __launch_bounds__(256, N > 128 ? 1 : 2)
     warpgroup(struct work k, struct source src, E epi)
@@ -717,8 +712,9 @@ static __global__ void __launch_bounds__(256, N > 128 ? 1 : 2)
     extern __shared__ __align__(1024) char smem[];
     uint32_t base = ((uint32_t)__cvta_generic_to_shared(smem) + 1023) & ~1023u;
     pdl_go();
-    int expert = 0, slot0 = blockIdx.y * N, n = k.n - slot0;
-    if (k.group && !take_group(k, blockIdx.y, &expert, &slot0, &n))
+    int item = k.by_rows ? blockIdx.x : blockIdx.y;
+    int expert = 0, slot0 = item * N, n = k.n - slot0;
+    if (k.group && !take_group(k, item, &expert, &slot0, &n))
         return;
     n = n < N ? n : N;
     if (N <= 128 && n <= 32)
@@ -742,8 +738,10 @@ static void warpgroup_go(const struct work &k, const struct source &src, const E
 {
     size_t smem = (size_t)(N > 128 ? 192 : 96) * 1024 + 1024;
     allow_smem(warpgroup<MX, N, D, E>, smem);
-    launch<true>(warpgroup<MX, N, D, E>, dim3((k.n_tile + 7) / 8, n_item, n_part), 256, smem, s, k,
-                 src, epi);
+    int n_block = (k.n_tile + 7) / 8;
+    launch<true>(warpgroup<MX, N, D, E>,
+                 k.by_rows ? dim3(n_item, n_block, n_part) : dim3(n_block, n_item, n_part), 256,
+                 smem, s, k, src, epi);
 }
 
 /* Blocks of a cluster that share the inputs of a dense product, so that the card is full: the
@@ -784,23 +782,14 @@ static void many(int per, int n_item, const struct work &k, const struct source 
 
 static struct work work_of(const struct dmat *m, int n)
 {
-    struct work k = {m->w, m->scale, m->n_tile, m->n_step, n, NULL, NULL, 0};
+    struct work k = {m->w, m->scale, m->n_tile, m->n_step, n, NULL, NULL, 0, false};
     return k;
 }
 
 /* Rows a block takes in a wide dense product. */
-static int dense_rows(int n, int n_tile)
+static int dense_rows(int n)
 {
-    if (card()->major == 9 && n >= 4096)
-        return 256;
-    return n <= 64 || (n + 127) / 128 * (n_tile / 8) < card()->n_sm ? 64 : 128;
-}
-
-/* Does thin hold 8 * groups rows in shared memory? A block may have 227 KB (compute capability 9).
- */
-static bool thin_fits(int groups, int n_step)
-{
-    return groups * (8 * ((size_t)n_step * STEP * 2 + 16) + 4096) + 1024 <= card()->max_smem;
+    return n <= 64 ? 64 : n < 4096 || card()->major != 9 ? 128 : 256;
 }
 
 template <int NC, typename E>
@@ -808,15 +797,12 @@ static void dense(const struct dmat *m, const struct source &src, const E &epi, 
                   cudaStream_t s)
 {
     struct work k = work_of(m, n);
-    if (n > THIN_ROWS) {
-        int per = dense_rows(n, m->n_tile);
+    int per = dense_rows(n);
+    k.by_rows = m->n_out > n;
+    if (n <= THIN_ROWS)
+        thin_go<false, 1, NC>(k, src, epi, 1, persist, s);
+    else
         many<NC, false>(per, (n + per - 1) / per, k, src, epi, s);
-        return;
-    }
-    int per = n <= 8 || !thin_fits(2, m->n_step)    ? 8
-              : n <= 16 || !thin_fits(4, m->n_step) ? 16
-                                                    : 32;
-    thin_n<NC, false>(per, k, src, epi, (n + per - 1) / per, persist, s);
 }
 
 void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const __nv_bfloat16 *xn,
@@ -824,7 +810,7 @@ void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const
 {
     struct source src = {xn, l->qkv.n_step * STEP, NULL, x, l->attn_norm, l->qkv.n_in, eps};
     struct epi_qkv epi = {l->b_qkv, *out, *st};
-    dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, n_row > 16 ? card()->n_sm : 0, s);
+    dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, 0, s);
 }
 
 void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s)
@@ -854,7 +840,7 @@ int router_group(int n_row, int n_active, int n_expert)
 {
     int mean = n_row * n_active / n_expert;
     if (experts_thin(n_row, n_active, n_expert))
-        return mean <= 4 || card()->max_smem < (size_t)120 << 10 ? 8 : 16;
+        return mean <= 2 || card()->max_smem < (size_t)120 << 10 ? 8 : 16;
     return mean <= 64 ? 64 : mean < 384 || card()->major != 9 ? 128 : 256;
 }
 
@@ -875,14 +861,19 @@ static void experts(const struct dmat *m, const struct droute *r, const struct s
     k.n_group = r->n_group;
     int groups = max_groups(n_row, n_active, n_expert);
     int per = router_group(n_row, n_active, n_expert);
-    /* about four blocks an SM in all, so that one staging of activations serves many tiles; so many
-     * experts get rows when rows choose at random */
+    /* as many blocks as the card holds, so that one staging of activations serves many tiles; so
+     * many experts get rows when rows choose at random */
     double used = n_expert * (1 - pow(1 - (double)n_active / n_expert, n_row));
-    int persist = (int)(4 * card()->n_sm / used) + 1;
+    int persist = (int)((n_row < per ? n_row : per) <= 8 ? 4 * card()->n_sm / used + 1
+                                                         : 2 * card()->n_sm / used);
+    persist = persist < 1 ? 1 : persist;
+    bool thin8 = n_row <= 8 || per == 8;
     if (experts_thin(n_row, n_active, n_expert) && m->scale)
-        thin_n<NC, true>(n_row < per ? n_row : per, k, src, epi, groups, persist, s);
+        (thin8 ? thin_go<true, 1, NC, E> : thin_go<true, 2, NC, E>)(k, src, epi, groups, persist,
+                                                                    s);
     else if (experts_thin(n_row, n_active, n_expert))
-        thin_n<NC, false>(n_row < per ? n_row : per, k, src, epi, groups, persist, s);
+        (thin8 ? thin_go<false, 1, NC, E> : thin_go<false, 2, NC, E>)(k, src, epi, groups, persist,
+                                                                      s);
     else if (m->scale)
         many<NC, true>(per, groups, k, src, epi, s);
     else
