@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -50,6 +51,7 @@ struct conn {
     uint64_t base_bytes; /* PH_IDLE: bytes received when it began */
     bool peer_done;      /* the client has closed its sending side, or is gone */
     bool killed, closed, linger;
+    bool dry;       /* peer_done, and at the last sweep nothing was left to read of its body */
     struct exch *x; /* the request under way, or NULL */
     struct conn *prev, *next;
 };
@@ -772,6 +774,27 @@ static void check_stream(struct conn *c, uint64_t now)
         kill_conn(c);
 }
 
+/* The client stopped sending inside its body. The library does not see an end that comes together
+ * with the last bytes, so it is told by the socket: nothing left to read, at two sweeps. */
+static void check_body(struct conn *c)
+{
+    int left = 0;
+    bool dry = c->peer_done && ioctl(c->fd, FIONREAD, &left) == 0 && left == 0;
+    bool waits = false; /* for the rest; not if it was refused before */
+    if (c->x) {
+        pthread_mutex_lock(&c->x->lock);
+        waits = !c->x->replied;
+        pthread_mutex_unlock(&c->x->lock);
+    }
+    if (dry && c->dry && waits) {
+        c->h->o.cut_short(c->h->o.ctx, c->x);
+        if (!c->h->o.cert)
+            (void)answer_past(c->x);
+        kill_conn(c);
+    }
+    c->dry = dry;
+}
+
 static void check_conn(struct conn *c, uint64_t now)
 {
     const struct http_opts *o = &c->h->o;
@@ -784,6 +807,8 @@ static void check_conn(struct conn *c, uint64_t now)
     case PH_BODY:
         if (ms > (uint64_t)o->body_ms)
             kill_conn(c);
+        else
+            check_body(c);
         break;
     case PH_WRITE:
         if (ms > 2 * (uint64_t)o->write_ms)

@@ -89,7 +89,7 @@ struct http_opts {
     void (*request)(void *ctx, struct exch *);
     /* The body passed max_body, or (crowded) all bodies together max_bodies: must reply. */
     void (*too_large)(void *ctx, struct exch *, bool crowded);
-    /* The client stopped sending inside its body: must reply. */
+    /* The client stopped sending inside its body (reaper): must reply. */
     void (*cut_short)(void *ctx, struct exch *);
     /* The exchange is over (io thread): for the log. */
     void (*done)(void *ctx, const struct exch *);
