@@ -378,6 +378,18 @@ GLOSS_API gloss_status gloss_logits(gloss_engine *, const int32_t *ids, size_t n
                                                         int n_vocab),
                                     void *ctx, struct gloss_err *);
 
+/* One timing of gloss_cpu_rates: the best of a few runs of all threads together. */
+struct gloss_rate {
+    const char *name;        /* "read", "fma_f32": the processor's limits; then the kernels */
+    int rows;                /* rows of a matrix product, 0: not one */
+    double ns, bytes, flops; /* of one run; 0: does not apply */
+};
+/* What this processor and the CPU kernels reach at gpt-oss-20b's shapes; some seconds. n_thread 0:
+ * all processors. Needs no model. */
+GLOSS_API gloss_status gloss_cpu_rates(int n_thread,
+                                       void (*take)(void *ctx, const struct gloss_rate *),
+                                       void *ctx, struct gloss_err *);
+
 /* logprobs[i] of ids[i] given ids[0..i-1] ([0] is NaN); greedy[i] the likeliest token there (or
  * -1). */
 GLOSS_API gloss_status gloss_score(gloss_engine *, const int32_t *ids, size_t n, double *logprobs,

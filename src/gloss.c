@@ -838,6 +838,27 @@ static status reference_rows(const struct weights *w, const int32_t *ids, size_t
     return st;
 }
 
+struct rate_sink {
+    void (*take)(void *ctx, const struct gloss_rate *);
+    void *ctx;
+};
+
+static void pass_rate(void *ctx, const struct cpu_rate *r)
+{
+    const struct rate_sink *s = ctx;
+    struct gloss_rate g = {r->name, r->rows, r->ns, r->bytes, r->flops};
+    s->take(s->ctx, &g);
+}
+
+gloss_status gloss_cpu_rates(int n_thread, void (*take)(void *ctx, const struct gloss_rate *),
+                             void *ctx, struct gloss_err *ge)
+{
+    struct err e = {0};
+    struct rate_sink sink = {take, ctx};
+    status st = backend_cpu_rates(n_thread, pass_rate, &sink, &e);
+    return done(st, &e, ge);
+}
+
 gloss_status gloss_logits(gloss_engine *g, const int32_t *ids, size_t n, int last_only,
                           int reference,
                           gloss_status (*row)(void *ctx, const float *logits, int n_vocab),

@@ -131,6 +131,23 @@ MUST_USE status speed_prefill(struct bench *, const struct speed_opts *, struct 
                               struct err *);
 MUST_USE status speed_engine(struct bench *, const struct speed_opts *, struct buf *, struct err *);
 
+/* ---- fidelity.c ---- */
+
+struct fidelity_opts {
+    const char *text; /* [n_text], or NULL: a text of its own */
+    size_t n_text;
+    int n_token; /* at most so many of its tokens */
+};
+MUST_USE status fidelity_columns(struct sheet *, struct err *e);
+MUST_USE status fidelity_run(struct bench *, const struct fidelity_opts *, struct sheet *,
+                             struct err *e);
+
+/* ---- kernels.c ---- */
+
+MUST_USE status kernels_columns(struct sheet *, struct err *e);
+/* n_thread 0: all processors. */
+MUST_USE status kernels_run(int n_thread, struct sheet *, struct err *e);
+
 /* ---- unify.c: tables over all models of a results folder ---- */
 
 struct unify_opts {

@@ -50,6 +50,8 @@ enum cli_cmd {
     CMD_BENCH_DECODE,
     CMD_BENCH_PREFILL,
     CMD_BENCH_ENGINE,
+    CMD_BENCH_KERNELS,
+    CMD_BENCH_FIDELITY,
     CMD_REPORT,
     CMD_EVAL,
     CMD_RUN,
@@ -75,6 +77,8 @@ MUST_USE status cmd_parse(struct conf *, struct err *);
 MUST_USE status cmd_logits(struct conf *, struct err *);
 MUST_USE status cmd_score(struct conf *, struct err *);
 MUST_USE status cmd_serve(struct conf *, struct err *);
+MUST_USE status cmd_bench_kernels(struct conf *, struct err *);
+MUST_USE status cmd_bench_fidelity(struct conf *, struct err *);
 MUST_USE status cmd_bench_latency(struct conf *, struct err *);
 MUST_USE status cmd_bench_memory(struct conf *, struct err *);
 MUST_USE status cmd_bench_energy(struct conf *, struct err *);

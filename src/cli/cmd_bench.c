@@ -183,6 +183,43 @@ out:
     return st;
 }
 
+status cmd_bench_kernels(struct conf *c, struct err *e)
+{
+    struct sheet s = {0};
+    status st = OK;
+    TRY(kernels_columns(&s, e));
+    TRY(kernels_run((int)conf_int(c, "threads"), &s, e));
+    TRY(table_end(c, &s, false, e));
+out:
+    sheet_fini(&s);
+    return st;
+}
+
+status cmd_bench_fidelity(struct conf *c, struct err *e)
+{
+    struct bench_run r = {0};
+    struct sheet s = {0};
+    struct buf text;
+    struct fidelity_opts o = {.n_token = (int)conf_int(c, "num-tokens")};
+    const char *path = conf_str(c, "text-file");
+    buf_init(&text, CLI_TEXT_MAX);
+    status st = OK;
+    if (path) {
+        TRY(input_file(path, &text, e));
+        o.text = text.p;
+        o.n_text = text.n;
+    }
+    TRY(run_open(&r, c, false, false, e));
+    TRY(fidelity_columns(&s, e));
+    TRY(fidelity_run(&r.b, &o, &s, e));
+    TRY(table_end(c, &s, false, e));
+out:
+    sheet_fini(&s);
+    run_close(&r);
+    buf_fini(&text);
+    return st;
+}
+
 status cmd_bench_latency(struct conf *c, struct err *e)
 {
     struct bench_run r = {0};

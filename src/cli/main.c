@@ -117,6 +117,8 @@ static int run(struct conf *c, struct err *e)
         [CMD_BENCH_DECODE] = cmd_bench_decode,
         [CMD_BENCH_PREFILL] = cmd_bench_prefill,
         [CMD_BENCH_ENGINE] = cmd_bench_engine,
+        [CMD_BENCH_KERNELS] = cmd_bench_kernels,
+        [CMD_BENCH_FIDELITY] = cmd_bench_fidelity,
         [CMD_EVAL] = cmd_eval,
         [CMD_RUN] = cmd_run,
         [CMD_INFO] = cmd_info,

@@ -11,7 +11,7 @@
 #define UNIFY (BIT(CMD_BENCH_UNIFY) | BIT(CMD_BENCH_APE) | BIT(CMD_REPORT))
 #define RUN                                                                                        \
     (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN) |    \
-     SPEED | STUDY | BIT(CMD_EVAL) | BIT(CMD_RUN))
+     SPEED | STUDY | BIT(CMD_BENCH_FIDELITY) | BIT(CMD_EVAL) | BIT(CMD_RUN))
 #define OPEN (RUN | BIT(CMD_INFO))
 #define VOCAB                                                                                      \
     (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE) | BIT(CMD_MLPERF_HARMONIZE) |            \
@@ -231,6 +231,15 @@ static const struct conf_opt options[] = {
      .help = "where the kernel shows the processor's energy counters"},
     {"name", NULL, 0, CONF_STR, "NAME", .cmds = STUDY,
      .help = "the model's name in the results; unset: as --model says"},
+    {"output", NULL, 'o', CONF_STR, "FILE",
+     .cmds = BIT(CMD_BENCH_KERNELS) | BIT(CMD_BENCH_FIDELITY),
+     .help = "write the CSV to FILE; unset: standard output"},
+    {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH_KERNELS) | BIT(CMD_BENCH_FIDELITY),
+     .help = "print the rows as one JSON array"},
+    {"text-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_BENCH_FIDELITY),
+     .help = "the text ('-' is standard input); unset: two short paragraphs of its own"},
+    {"num-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "256",
+     .cmds = BIT(CMD_BENCH_FIDELITY), .help = "at most so many tokens of it"},
     {"output", NULL, 'o', CONF_STR, "FILE", .cmds = ROWS,
      .help = "write the CSV to FILE, finished rows at once to FILE.part, where a later run goes "
              "on; unset: standard output"},
@@ -584,8 +593,8 @@ static const struct conf_opt options[] = {
      .help = "use this model's vocabulary; unset: o200k_harmony, which is compiled in"},
     {"device", NULL, 0, CONF_CHOICE, "auto|cpu|cuda|cuda:N", .def = "auto", .cmds = RUN,
      .group = g_model, .help = "where the model runs"},
-    {"threads", NULL, 't', CONF_INT, "N", 1, 4096, .cmds = RUN, .group = g_model,
-     .help = "processor threads; unset: all that this process may use"},
+    {"threads", NULL, 't', CONF_INT, "N", 1, 4096, .cmds = RUN | BIT(CMD_BENCH_KERNELS),
+     .group = g_model, .help = "processor threads; unset: all that this process may use"},
     {"arith", NULL, 0, CONF_CHOICE, "f32|bf16|q8", .def = "bf16", .cmds = RUN, .group = g_model,
      .help = "inputs of the matrix products: float32, rounded to bf16 as the reference "
              "implementations do, or in 8-bit blocks with 8-bit copies of the dense matrices"},
@@ -770,6 +779,23 @@ static const struct conf_cmd commands[N_CMD] = {
     [CMD_BENCH_PREFILL] = {"bench prefill", "", 0, "prompt tokens per second",
                            "Prints one JSON value, the best of three runs.",
                            "gloss bench prefill -m gpt-oss-20b --prompt-tokens 2048"},
+    [CMD_BENCH_KERNELS] =
+        {"bench kernels", "", 0, "the CPU kernels beside the machine's limits",
+         "As CSV: time, GB/s and GFLOP/s of each kernel of the CPU backend at gpt-oss-20b's "
+         "shapes, "
+         "and the fraction of the read bandwidth and of the float32 peak measured in the same run. "
+         "Products of one row are bound by reading, those of 64 by arithmetic; 8-bit products may "
+         "exceed the float32 peak. Needs no model.",
+         "gloss bench kernels\n"
+         "GLOSS_CPU=avx2 gloss bench kernels -t 1 --json"},
+    [CMD_BENCH_FIDELITY] =
+        {"bench fidelity", "", 0, "how far each arithmetic is from float32",
+         "As CSV: mean and largest Kullback-Leibler divergence of the next token's distribution "
+         "from "
+         "float32's over a text, how often the likeliest token is the same, and the relative error "
+         "of the logits. The row of f32 compares a second run with the first and must show zeros.",
+         "gloss bench fidelity\n"
+         "gloss bench fidelity -m gpt-oss-20b --text-file chapter.txt --num-tokens 512"},
     [CMD_BENCH_ENGINE] =
         {"bench engine", "", 0, "what the engine itself costs",
          "Prints one JSON value: microseconds of a step without the model's arithmetic, which a "

@@ -143,6 +143,10 @@ struct cpu_kern {
     void (*attn_f32)(const struct attn *);
     void (*attn_bf16)(const struct attn *);
 
+    /* Fused multiply-adds in registers alone, n rounds of independent ones: what the other kernels
+     * could reach at most. The operations done; out[1] keeps the compiler from skipping them. */
+    double (*peak)(int n, float *out);
+
     /* y[2n] interleaved gate, up -> out[n]: g = min(gate, limit), u = clamp(up, +-limit),
      * out = g * sigmoid(alpha g) * (u + 1). Relative 2e-6, absolute 1e-37 * |gate|. */
     void (*swiglu)(const float *y, int n, float alpha, float limit, float *out);

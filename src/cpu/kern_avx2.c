@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define VF __m256
+#define VF_REG "x"
 #define VF_W 8
 #define MUL_NR 3
 #define MUL_IN_NR 2

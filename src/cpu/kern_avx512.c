@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define VF __m512
+#define VF_REG "v"
 #define VF_W 16
 #define MUL_NR 6
 #define MUL_IN_NR 4

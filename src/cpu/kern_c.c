@@ -324,6 +324,16 @@ static void attn_bf16(const struct attn *a)
     attn_any(a, DT_BF16);
 }
 
+static double peak(int n, float *out)
+{
+    float s[MUL_LANE] = {0};
+    for (int k = 0; k < n; k++)
+        for (int i = 0; i < MUL_LANE; i++)
+            s[i] = s[i] * 0.5f + 1.0f;
+    *out = sum_lanes(s);
+    return 2.0 * MUL_LANE * n;
+}
+
 static void swiglu(const float *y, int n, float alpha, float limit, float *out)
 {
     for (int i = 0; i < n; i++) {
@@ -385,6 +395,7 @@ void kern_c_init(struct cpu_kern *k)
         .rope = rope,
         .attn_f32 = attn_f32,
         .attn_bf16 = attn_bf16,
+        .peak = peak,
         .swiglu = swiglu,
         .combine = combine,
         .topk = topk,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define VF float32x4_t
+#define VF_REG "w"
 #define VF_W 4
 #define MUL_NR 6
 #define MUL_IN_NR 4

@@ -2,7 +2,7 @@
  *
  * Included by exactly one place in each kern_<set>.c, which has defined before:
  *
- *   VF, VF_W              the vector of floats and its width
+ *   VF, VF_W, VF_REG      the vector of floats, its width, and asm's letter for its register
  *   MUL_NR                rows of x that a product tile holds: 4 x MUL_NR accumulators, MUL_NR
  *                         vectors of x and one of w at once in the registers
  *   MUL_IN_NR             the same of the input-major products: 2 x MUL_IN_NR accumulators
@@ -504,6 +504,25 @@ INLINE void rope_step(float *a, float *b, const float *cos, const float *sin, VF
     }
 }
 
+/* Twelve chains: two instructions a cycle of four or five cycles' latency need ten. */
+static double peak(int n, float *out)
+{
+    enum { CHAINS = 12 };
+    VF s[CHAINS], half = vf_set1(0.5f), one = vf_set1(1.0f);
+    UNROLL for (int i = 0; i < CHAINS; i++) s[i] = vf_zero();
+    for (int k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < CHAINS; i++)
+        {
+            s[i] = vf_fma(s[i], half, one);
+            __asm__("" : "+" VF_REG(s[i])); /* else one chain would do for all */
+        }
+    }
+    for (int i = 1; i < CHAINS; i++)
+        s[0] = vf_add(s[0], s[i]);
+    *out = vf_sum(s[0]);
+    return 2.0 * CHAINS * VF_W * n;
+}
+
 static void rope(float *x, const float *cos, const float *sin, int half, float scale)
 {
     for (int i = 0; i < half; i += VF_W)
@@ -700,6 +719,7 @@ static void simd_init(struct cpu_kern *k)
     k->rope = rope;
     k->attn_f32 = attn_f32;
     k->attn_bf16 = attn_bf16;
+    k->peak = peak;
     k->swiglu = swiglu;
     k->combine = combine;
 }

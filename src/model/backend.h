@@ -144,6 +144,17 @@ MUST_USE status backend_cuda_open(const struct weights *, const struct backend_o
                                   struct backend **, struct err *);
 #define BACKEND_CUDA_ABI GLOSS_VERSION "-4"
 
+/* One timing: best of a few runs of all threads together; bytes and flops of such a run (0: none).
+ */
+struct cpu_rate {
+    const char *name;
+    int rows; /* of x; 0: not a product */
+    double ns, bytes, flops;
+};
+/* The processor's limits ("read", "fma_f32"), then its kernels at gpt-oss-20b's shapes. */
+MUST_USE status backend_cpu_rates(int n_thread, void (*take)(void *ctx, const struct cpu_rate *),
+                                  void *ctx, struct err *);
+
 /* Instruction sets compiled in, "c avx2 avx512", and the strongest that runs here ("none" when
  * GLOSS_CPU asks for one that doesn't). */
 const char *backend_cpu_features(void);
