@@ -240,6 +240,7 @@ struct answer {
     double ttft_ms, prefill_per_s, decode_per_s;
     bool in_analysis;      /* the last token stood in, or opened, an analysis body */
     int message[PART_RAW]; /* by part: the message its last text came from, or -1 */
+    int at_message;        /* whose body the last token stood in, or -1 */
 };
 void answer_init(struct answer *a);
 void answer_fini(struct answer *a);

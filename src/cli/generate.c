@@ -16,7 +16,7 @@ enum { POLL_MS = 100 }; /* how late a signal is noticed while no token arrives *
 
 void answer_init(struct answer *a)
 {
-    *a = (struct answer){.finish = "stop"};
+    *a = (struct answer){.finish = "stop", .at_message = -1};
     struct buf *const all[] = {&a->response, &a->analysis,   &a->commentary,
                                &a->calls,    &a->call_lines, &a->raw};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
@@ -139,6 +139,8 @@ static status take_token(struct answer *a, gloss_model *m, gloss_chat *chat,
     if (in_analysis && a->in_analysis) /* the marker that opens the body is no part of it */
         a->n_reasoning++;
     a->in_analysis = in_analysis;
+    if (d.text || d.channel || d.recipient)
+        a->at_message = d.message;
     d.n -= (size_t)ev->n_hide < d.n ? (size_t)ev->n_hide : d.n; /* what belongs to a stop text */
     add_delta(a, &d);
     return OK;
@@ -207,7 +209,8 @@ status answer_take(struct answer *a, gloss_model *m, struct running *q, struct e
     a->finish = ev.finish == GLOSS_FINISH_LENGTH ? "length" : "stop";
     if (ev.i_stop < 0) { /* a stop text ends the answer for good */
         TRY(gloss_chat_finish(q->chat, &d, pub(e)));
-        add_delta(a, &d);
+        if (ev.finish != GLOSS_FINISH_LENGTH || d.message == a->at_message)
+            add_delta(a, &d); /* not words of a header that was cut off */
         TRY(collect_calls(a, q->chat, e));
         if (a->n_call && strcmp(a->finish, "stop") == 0)
             a->finish = "tool_calls";

@@ -245,6 +245,17 @@ class Answers(Case):
     def ask(self, *args, **kw):
         return self.ok("infer", "--temperature", "0", *args, **kw)
 
+    def test_cut_off_in_a_header(self):
+        """--max-tokens may cut an answer anywhere: words of a header are no part of it."""
+        line = {"text": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+                        "<|channel|>final<|message|>Four.<|return|>"}
+        script = self.write("script.jsonl", json.dumps(line) + "\n")
+        for n in range(1, 40):
+            v = self.ask("--json", "--scripted", script, "-n", str(n), "hi").json()
+            self.assertTrue("Four.".startswith(v["response"]), v)
+            self.assertTrue("Hm.".startswith(v["analysis"] or ""), v)
+        self.assertEqual((v["response"], v["finish_reason"]), ("Four.", "stop"))
+
     def test_answer_and_analysis(self):
         v = self.ask("--json", self.SUM).json()
         self.assertIn("512", v["response"])

@@ -7,7 +7,9 @@ import glob
 import http.server
 import json
 import os
+import pty
 import random
+import select
 import signal
 import sqlite3
 import subprocess
@@ -463,6 +465,28 @@ class Eval(Case):
                       script=[final("one two three four five six seven")])
         self.assertEqual((s["n_truncated"], s["mean_output_tokens"]), (4, 5))
         self.assertIn("raise --max-tokens", self.notes)
+
+    def test_progress(self):
+        """On a terminal: a bar with the running score, wiped before what else is said."""
+        script = self.script([{**final("Answer: C"), "delay_ms": 30}])
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.execvpe(GLOSS, [GLOSS, "eval", "tinymmlu", "--data", data("tinymmlu.jsonl"), "--parallel",
+                               "1", "--out-dir", self.path("out"), "--scripted", script], os.environ)
+        seen = b""
+        while select.select([fd], [], [], 30)[0]:
+            try:
+                seen += os.read(fd, 65536)
+            except OSError:
+                break
+        os.close(fd)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, seen)
+        shown = seen.decode().split("\r")
+        bars = [x for x in shown if x.startswith("tinymmlu [")]
+        self.assertIn("8/8  score 0.250 [0.0", bars[-1])
+        self.assertIn("no answer 0, failed 0", bars[-1])
+        self.assertRegex(bars[-2], r"\d/8  score \d\.\d+ \[")
+        self.assertIn(b"\r" + b" " * 99 + b"\rgloss: wrote", seen)
 
     def test_usage(self):
         for args, text in ((["gpq", "--data", "x"], "did you mean 'gpqa'"),
