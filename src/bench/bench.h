@@ -26,7 +26,8 @@ MUST_USE status int_list_read(struct int_list *, const char *text, int hi, const
 
 /* Everything a measurement needs of the program. The command line fills it. */
 struct bench {
-    const char *name; /* of the model in the results */
+    const char
+        *name; /* of the model in the results; NULL with load_opts.base_url: the server says */
     gloss_model *model;
     const char *path; /* where it was opened, for variants of it */
     struct gloss_info info;
@@ -107,7 +108,8 @@ MUST_USE status ablation_run(struct bench *, const struct ablation_opts *, struc
 
 struct load_opts {
     const char *base_url, *api_key; /* NULL: a server of this process */
-    const char *remote_model;       /* "model" of the requests */
+    const char
+        *remote_model; /* "model" of the requests; NULL: bench.name, else the server's first */
     struct int_list concurrency, prompt, gen;
     int n_request;          /* of each cell; 0: four for each that is under way, at least 10 */
     bool completions;       /* the endpoint; prompts as token ids. Otherwise chat completions */

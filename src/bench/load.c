@@ -499,7 +499,8 @@ struct sweep {
     struct bench *b;
     const struct load_opts *o;
     const char *url, *model_name;
-    int n_sent; /* prompts made so far: their numbers */
+    char first_model[256]; /* what model_name may point to */
+    int n_sent;            /* prompts made so far: their numbers */
 };
 
 static status open_client(const struct sweep *w, int n_parallel, struct client **c, struct err *e)
@@ -512,6 +513,37 @@ static status open_client(const struct sweep *w, int n_parallel, struct client *
                             .connect_timeout_s = 10,
                             .max_answer_bytes = BODY_MAX};
     return client_open(&o, c, e);
+}
+
+/* The server's first model, for who did not name one. */
+static status ask_model(struct sweep *w, struct err *e)
+{
+    struct client *client = NULL;
+    struct client_call call = {.path = "/models"};
+    struct json *root = NULL;
+    status st = OK;
+    TRY(open_client(w, 1, &client, e));
+    TRY(client_send(client, &call, e));
+    while (client_running(client) > 0) {
+        TRY(w->b->check_stop(e));
+        (void)client_next(client, WAIT_MS);
+    }
+    if (call.st < 0)
+        TRY(err_set(e, call.st, "%s", call.err.msg));
+    TRY(json_parse(call.answer.p, call.answer.n, &json_limits_file, &root, e));
+    size_t n;
+    const char *id = member(json_at(json_get(root, "data"), 0), "id", &n);
+    if (n == 0)
+        TRY(err_set(e, E_FORMAT, "%.120s lists no model: name it with --served-model-name",
+                    w->url));
+    snprintf(w->first_model, sizeof w->first_model, "%s", id);
+    w->model_name = w->first_model;
+    bench_say(w->b, "model of the server: %s", w->model_name);
+out:
+    json_free(root);
+    client_close(client);
+    buf_fini(&call.answer);
+    return st;
 }
 
 static status measure(struct sweep *w, struct cell *c, struct sheet *s, struct buf *text,
@@ -601,12 +633,16 @@ status load_run(struct bench *b, const struct load_opts *o, struct sheet *s, str
                 struct err *e)
 {
     struct sweep w = {.b = b, .o = o, .url = o->base_url, .model_name = b->name};
+    const char *name = b->name;
     gloss_engine *g = NULL;
     char url[64];
     bool serving = false;
     status st = OK;
     if (o->remote_model)
         w.model_name = o->remote_model;
+    if (!w.model_name)
+        TRY(ask_model(&w, e));
+    b->name = name ? name : w.model_name;
     if (!w.url) {
         struct gloss_engine_opts eo = b->engine;
         eo.n_ctx = largest(&o->prompt) + largest(&o->gen) + FRAME_ROOM;
@@ -622,5 +658,6 @@ out:
     if (serving)
         b->serve_end(b->ctx);
     gloss_engine_free(g);
+    b->name = name;
     return st;
 }

@@ -298,6 +298,11 @@ status cmd_bench_serve(struct conf *c, struct err *e)
     TRY(read_list(c, "prompt-tokens", &o.prompt, e));
     TRY(read_list(c, "gen-tokens", &o.gen, e));
     TRY(run_open(&r, c, true, false, e));
+    if (o.base_url && !conf_given(c, "model")) { /* the vocabulary of the real models */
+        gloss_model_close(r.b.model);
+        r.b.model = NULL;
+        r.b.name = conf_str(c, "name");
+    }
     TRY(load_columns(&s, e));
     TRY(table_begin(c, &s, e));
     TRY(load_run(&r.b, &o, &s, as_text ? &text : NULL, e));

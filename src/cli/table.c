@@ -153,7 +153,9 @@ static const struct conf_opt options[] = {
      .help = "sent to --base-url"},
     {"served-model-name", NULL, 0, CONF_STR, "NAME",
      .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_ABLATION),
-     .help = "the model's name in requests; unset: as in the results"},
+     .help =
+         "the model's name in requests; unset: as in the results, else the first that --base-url "
+         "lists"},
     {"endpoint", NULL, 0, CONF_CHOICE, "chat|completions", .def = "chat",
      .cmds = BIT(CMD_BENCH_SERVE) | BIT(CMD_BENCH_STUDY),
      .help = "chat completions with prompts as text, or completions with prompts as token ids of "
@@ -727,7 +729,7 @@ static const struct conf_cmd commands[N_CMD] = {
          "Sends streamed requests, --concurrency of them at once, and prints as CSV the times to "
          "the first token, the first of the reasoning and the first of the answer, between tokens "
          "and to the end, and the throughput (docs/measuring.md). With --base-url, --model is only "
-         "the vocabulary that prompts are made of.",
+         "the vocabulary that prompts are made of; unset, o200k_harmony.",
          "gloss bench serve -m gpt-oss-20b --concurrency 1,8,64 --text\n"
          "gloss bench serve --base-url http://127.0.0.1:8000/v1 --served-model-name gpt-oss-20b",
          NULL},

@@ -414,6 +414,11 @@ class Load(Study):
             r = self.ok("bench", "serve", "--base-url", server.url + "/v1", "--concurrency", "2",
                         "--prompt-tokens", "10", "--gen-tokens", "6", "--num-requests", "3",
                         "--text", "-q", "-m", "tiny", "--output", self.path("s.csv"))
+            # nothing is said of the model: the server is asked, prompts are o200k_harmony's
+            v = self.table("serve", "--base-url", server.url + "/v1", "--concurrency", "1",
+                           "--prompt-tokens", "30", "--gen-tokens", "3", "--num-requests", "1")[1][0]
+            self.assertEqual((v["model"], v["failed"], v["mean_output_tokens"]), ("tiny", 0, 3))
+            self.assertGreater(v["mean_prompt_tokens"], 30)
         for label in ("Successful requests:                     3",
                       "Failed requests:                         0",
                       "Total generated tokens:                  18",
