@@ -28,7 +28,7 @@ JANSSON  := $(call linked,jansson)
 LDLIBS   := $(JANSSON) -lm -lpthread
 # What the program needs beyond the library: server and client.
 CLI_LIBS := $(call linked,microhttpd) $(call linked,sqlite3) -lgnutls -lcurl $(call linked,pcre2-8) \
-            $(call linked,yaml)
+            $(call linked,yaml) $(call linked,zstd)
 
 # One file per instruction set; only that file gets its flags.
 KERN_x86_64  := kern_avx2 kern_avxvnni kern_avx512

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build_packages="gcc make python3 libc6-dev libjansson-dev libmicrohttpd-dev libsqlite3-dev libgnutls28-dev libcurl4-gnutls-dev libpcre2-dev libyaml-dev"
+build_packages="gcc make python3 libc6-dev libjansson-dev libmicrohttpd-dev libsqlite3-dev libgnutls28-dev libcurl4-gnutls-dev libpcre2-dev libyaml-dev libzstd-dev"
 test_packages="libcmocka-dev clang-format-14 python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
 
 mlperf_packages="g++ python3-venv"

@@ -252,7 +252,7 @@ static const struct conf_opt options[] = {
 
     /* mlperf harmonize */
     {"data-file", NULL, 0, CONF_STR, "FILE", .required = true, .cmds = BIT(CMD_MLPERF_HARMONIZE),
-     .help = "rows with question (or prompt, query) and dataset, as JSON Lines"},
+     .help = "rows with question (or prompt, query) and dataset: JSON Lines or Parquet"},
     {"output-file", NULL, 'o', CONF_STR, "FILE", .required = true,
      .cmds = BIT(CMD_MLPERF_HARMONIZE), .help = "the rows with their prompts, as JSON Lines"},
     {"num-processes", NULL, 0, CONF_INT, "N", 1, 256, .cmds = BIT(CMD_MLPERF_HARMONIZE),
@@ -271,7 +271,8 @@ static const struct conf_opt options[] = {
 
     /* mlperf run */
     {"input-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_MLPERF_RUN),
-     .help = "the data set of a LoadGen run: rows with input_tokens or tok_input"},
+     .help = "the data set of a LoadGen run: rows with input_tokens or tok_input, JSON Lines or "
+             "Parquet"},
     {"scenario", NULL, 0, CONF_CHOICE, "offline|server|interactive", .def = "offline",
      .cmds = BIT(CMD_MLPERF_RUN), .help = "how LoadGen issues samples"},
     {"accuracy", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_MLPERF_RUN),

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "mlperf/parquet.h"
 
 #include <string.h>
 
@@ -76,7 +77,8 @@ static status read_row(struct row *r, int need, struct err *e)
     struct err re = {0};
     status st = OK;
     TRY(rows_parse(r, &root, e));
-    TRY(rows_ids(root, &r->ids, &r->n_ids, &re));
+    if (need & ROWS_IDS)
+        TRY(rows_ids(root, &r->ids, &r->n_ids, &re));
     if ((need & ROWS_IDS) && !r->ids)
         TRY(err_set(&re, E_INPUT,
                     "no token ids: a column input_tokens or tok_input is needed (gloss mlperf "
@@ -108,6 +110,26 @@ static status add_row(struct rows *r, size_t *cap, const char *text, size_t n, i
     return OK;
 }
 
+/* The file as JSON Lines, whichever of the two it is. */
+static status read_text(struct buf *b, const char *path, size_t max_rows, struct err *e)
+{
+    struct file_map m = {0};
+    struct err pe = {0};
+    status st = OK;
+    if (strcmp(path, "-") == 0)
+        return file_read(path, b, e);
+    TRY(file_map(path, &m, e));
+    if (!parquet_is(m.p, m.n)) {
+        buf_put(b, m.p, m.n);
+        TRY(buf_status(b) < 0 ? err_set(e, buf_status(b), "%.150s is too large", path) : OK);
+    } else if ((st = parquet_read(m.p, m.n, max_rows, b, &pe)) < 0) {
+        TRY(err_set(e, st, "%.80s: %.170s", path, pe.msg));
+    }
+out:
+    file_unmap(&m);
+    return st;
+}
+
 status rows_read(struct rows *r, const char *path, size_t max_rows, int need, struct err *e)
 {
     size_t cap = 0;
@@ -116,7 +138,7 @@ status rows_read(struct rows *r, const char *path, size_t max_rows, int need, st
     status st = OK;
     *r = (struct rows){0};
     buf_init(&r->text, ROWS_BYTES_MAX);
-    TRY(file_read(path, &r->text, e));
+    TRY(read_text(&r->text, path, max_rows, e));
     for (const char *p = r->text.p, *end = p + r->text.n; p < end;) {
         const char *nl = memchr(p, '\n', (size_t)(end - p)), *stop = nl ? nl : end;
         size_t n = (size_t)(stop - p);

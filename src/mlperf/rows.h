@@ -19,7 +19,7 @@ struct row {
     const char *text; /* [n_text] the object, without its line end */
     size_t n_text;
     int line;           /* in the file, from 1 */
-    int32_t *ids;       /* [n_ids] the prompt, or NULL */
+    int32_t *ids;       /* [n_ids] the prompt, when it was asked for */
     size_t n_ids;       /* */
     char *dataset;      /* or NULL */
     char *ground_truth; /* as text, whatever its type; or NULL */
