@@ -611,7 +611,7 @@ static bool read_node(struct thrift *t, struct node *x)
         else
             thrift_skip(t, type, DEPTH_MAX);
     }
-    return !t->bad && x->n_child >= 0 && x->repetition >= 0 && x->repetition <= 2;
+    return !t->bad && x->name && x->n_child >= 0 && x->repetition >= 0 && x->repetition <= 2;
 }
 
 /* Texts, JSON texts and whole numbers, or nothing said: not dates, times and decimals. */
