@@ -174,7 +174,17 @@ static void put_part(struct buf *b, const struct json *line)
     buf_puts(b, "\n");
 }
 
-/* One log: the machine of its last line, and a row for each part that was run. */
+/* Whether the rest of the log holds a later run of the same part. */
+static bool run_again(const struct json *line, const char *rest)
+{
+    const struct json *part = json_get(line, "part");
+    char key[64];
+    snprintf(key, sizeof key, "{\"part\": \"%.40s\"",
+             json_kind(part) == J_STR ? json_str(part, NULL) : "");
+    return strstr(rest, key) != NULL;
+}
+
+/* One log: the machine of its last line, and a row for each part, its last run. */
 static status put_log(struct buf *b, const char *path, const char *name, struct err *e)
 {
     struct buf text, rows;
@@ -187,7 +197,8 @@ static status put_log(struct buf *b, const char *path, const char *name, struct 
         size_t n = strcspn(p, "\n");
         struct json *line = NULL;
         if (n && json_parse(p, n, &json_limits_file, &line, NULL) == OK) {
-            put_part(&rows, line);
+            if (!run_again(line, p + n))
+                put_part(&rows, line);
             json_free(last);
             last = line;
         }

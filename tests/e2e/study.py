@@ -561,6 +561,9 @@ class Together(Study):
             log = [json.loads(line) for line in f]
         self.assertEqual(sorted(v["part"] for v in log),
                          ["ablation", "energy", "governance", "latency", "memory", "serve"])
+        fresh = self.ok("bench", "study", "--outdir", out, *self.ARGS, "--parts", "memory", "--fresh",
+                        env=env)
+        self.assertNotIn("done before", fresh.errors)
         self.published(out + "/new_results")
         done = self.ok("report", out)
         self.assertIn("report.html", done.errors)
@@ -569,6 +572,7 @@ class Together(Study):
         for text in ("qwen3-32b, here, context 2048", "475.8", "13155", "0.1024",
                      "least squares", "gloss bench study", "Licences and policies"):
             self.assertTrue(text in page, text)
+        self.assertEqual(page.count("<tr><td>memory<td>20"), 1)  # of two runs the later
         self.assertFalse(re.findall(r'<script|(?<!:)\b(?:src|href)="(?:https?:)?//|@import|<link', page))
         self.assertTrue("st&lt;u&gt;dy" in page and "st<u>dy" not in page)
         if shutil.which("gnuplot"):
