@@ -79,6 +79,7 @@ int main(int argc, char **argv)
         buf_put(&in, block, n);
     if (client_open(&o, &c, &e) < 0) {
         printf("{\"status\":%d,\"error\":\"%s\"}\n", e.code, e.msg);
+        buf_fini(&in);
         return 1;
     }
     int i = 0;
