@@ -636,7 +636,7 @@ struct client_call *client_next(struct client *c, int timeout_ms)
     uint64_t until = timeout_ms < 0 ? UINT64_MAX : clock_ns() + (uint64_t)timeout_ms * 1000000;
     while (c->n_sent) {
         int n;
-        uint64_t due = begin_due(c);
+        begin_due(c);
         if (!c->done.first) {
             curl_multi_perform(c->multi, &n);
             collect(c);
@@ -653,6 +653,9 @@ struct client_call *client_next(struct client *c, int timeout_ms)
         uint64_t now = clock_ns();
         if (now >= until)
             break;
+        uint64_t due = begin_due(c); /* of the pauses that just began, too */
+        if (c->done.first)
+            continue;
         int ms = ms_until(until, now, SLICE_MS);
         if (due)
             ms = ms_until(due, now, ms);

@@ -234,6 +234,12 @@ class Remote(unittest.TestCase):
         self.assertGreaterEqual(t[1] - t[0], 0.024)  # half of the pause at least
         self.assertGreaterEqual(t[2] - t[1], 0.049)  # twice that
 
+    def test_short_pauses_are_short(self):
+        start = time.monotonic()
+        r = self.one("/r500", retries=15, pause=0.01, longest=0.02)
+        self.assertEqual((r["status"], r["n_try"]), (E_NET, 16))
+        self.assertLess(time.monotonic() - start, 8)  # 0.3 s of pauses, and a busy machine
+
     def test_no_retry(self):
         for path, code, status, text in (("/r400", 400, E_INPUT, "no such field"),
                                          ("/r404", 404, E_NOENT, "unknown model"),
