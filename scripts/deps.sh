@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages="gcc make python3 libc6-dev libjansson-dev libmicrohttpd-dev libsqlite3-dev libgnutls28-dev libcurl4-gnutls-dev libpcre2-dev libyaml-dev libzstd-dev"
-test_packages="libcmocka-dev clang-format-14 python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
+test_packages="libcmocka-dev clang-format-14 python3-venv gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static nginx-light"
 
 mlperf_packages="g++ python3-venv"
 study_packages="gnuplot-nox"
@@ -43,7 +43,7 @@ if [ ${#need[@]} -gt 0 ]; then
     echo "deps.sh: installing ${need[*]}"
     sudo=
     [ "$(id -u)" -eq 0 ] || sudo=sudo
-    export DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # no service is started
     { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "${need[@]}"; } >/dev/null || {
         echo "deps.sh: could not install; run: apt-get install ${need[*]}" >&2
         exit 1

@@ -1,6 +1,7 @@
 """Attacks and faults against the server (loopback, bounded). Each test ends with the closing checks of
 serve_util.Case: alive and healthy, a control request bit for bit, descriptors and pages back."""
 
+import collections
 import concurrent.futures
 import http.client
 import json
@@ -316,6 +317,71 @@ class Surface(Case):
         for t in threads:
             t.join()
         eventually(lambda: self.server.metric("gloss:num_requests_running") == 0, 5)
+
+
+NGINX = """daemon off; master_process off; pid {d}/pid; error_log {d}/error;
+events {{ worker_connections 64; }}
+http {{
+    log_format f '$uri|$upstream_status'; access_log {d}/access f;
+    client_body_temp_path {d}/a; proxy_temp_path {d}/b; fastcgi_temp_path {d}/c; uwsgi_temp_path {d}/d; scgi_temp_path {d}/e;
+    upstream g {{ server 127.0.0.1:{port}; keepalive 1; }}
+    server {{
+        listen 127.0.0.1:{front}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_request_buffering {buffering};
+        ignore_invalid_headers off; underscores_in_headers on;
+        location / {{ proxy_pass http://g; }}
+    }}
+}}
+"""
+
+
+class Proxy(unittest.TestCase):
+    """Case 20 with nginx in front, on one kept connection: both count the same requests."""
+
+    def test_20_no_split_brain(self):
+        inner = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        post = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        n = b"%d" % len(inner)
+        tries = [post + x + b"\r\n\r\n" + body for x, body in (
+            (b"Content-Length: " + n, inner), (b"Content-Length: 0", inner), (b"Content-Length: " + n + b"\r\nTransfer-Encoding: chunked", b"0\r\n\r\n" + inner),
+            (b"Transfer-Encoding: chunked\r\nContent-Length: 4", b"%x\r\n" % len(inner) + inner + b"\r\n0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked", b"%x\r\n" % len(inner) + inner + b"\r\n0\r\n\r\n"), (b"Transfer-Encoding: chunked", b"0\r\n\r\n" + inner),
+            (b"Transfer-Encoding: xchunked", b"0\r\n\r\n" + inner), (b"Transfer-Encoding : chunked", b"0\r\n\r\n" + inner),
+            (b"Transfer-Encoding:\x0bchunked", b"0\r\n\r\n" + inner), (b"Transfer_Encoding: chunked", b"0\r\n\r\n" + inner),
+            (b"X: a\r\n Transfer-Encoding: chunked", b"0\r\n\r\n" + inner), (b"X: a\nContent-Length: " + n, inner),
+            (b"Content-Length: +" + n, inner), (b"Content-Length: 0x2f", inner), (b"Content-Length: " + n + b"\r\nContent-Length: 0", inner),
+            (b"X: a\0b\r\nContent-Length: " + n, inner), (b"X: a\rContent-Length: 0\r\nContent-Length: " + n, inner),
+            (b"Transfer-Encoding: chunked", b"1;x=\n\r\n{\r\n0\r\n\r\n" + inner), (b"Transfer-Encoding: chunked", b"00000000000000001\r\n{\r\n0\r\nX: y\r\n\r\n" + inner))]
+        for buffering in ("on", "off"):
+            with tempfile.TemporaryDirectory() as d, Server("--access-log") as server:
+                with socket.create_server(("127.0.0.1", 0)) as free:
+                    front = free.getsockname()[1]
+                with open(d + "/conf", "w") as f:
+                    f.write(NGINX.format(d=d, port=server.port, front=front, buffering=buffering))
+                nginx = subprocess.Popen(["/usr/sbin/nginx", "-c", d + "/conf"], stderr=subprocess.DEVNULL)
+                try:
+                    eventually(lambda: socket.create_connection(("127.0.0.1", front)).close() is None, 10, "nginx listens")
+                    for data in tries:
+                        s = socket.create_connection(("127.0.0.1", front))
+                        s.sendall(data)
+                        read_all(s, 0.15)
+                        s.close()
+                        c = http.client.HTTPConnection("127.0.0.1", front, timeout=10)
+                        c.request("GET", "/props")  # an honest client, on the same connection to gloss
+                        answer = c.getresponse()
+                        self.assertIn(b'"model', answer.read(), data)
+                        c.close()
+                finally:
+                    nginx.terminate()
+                    nginx.wait()
+                with open(d + "/access") as f:
+                    seen = [line.split("|") for line in f.read().splitlines()]
+                passed_on = collections.Counter(uri for uri, code in seen if code[:1].isdigit())
+                eventually(lambda: server.metric("gloss:connections") <= 1, 5)
+                counted = collections.Counter(re.findall(r" path=(/(?:props|tokenize|smuggled)) ", server.log()))
+                self.assertEqual(passed_on["/props"], len(tries))
+                self.assertEqual(counted["/props"], len(tries))
+                self.assertEqual(counted["/smuggled"], passed_on["/smuggled"], seen)
+                self.assertLessEqual(counted["/tokenize"], passed_on["/tokenize"], seen)  # fewer: refused as they came
 
 
 class Slowloris(Case):
