@@ -188,6 +188,16 @@ class Mlperf(Case):
         p = subprocess.run([alone, "mlperf", "run", "--input-tokens", self.data, *FAST],
                            capture_output=True, text=True, cwd=self.dir)
         self.assertEqual(p.returncode, 0, p.stderr)
+        # Installed: the program in bin, the library in lib.
+        for name in ("bin", "lib"):
+            os.mkdir(os.path.join(self.dir, name))
+        shutil.move(alone, os.path.join(self.dir, "bin", "gloss"))
+        shutil.copy(os.path.join(os.path.dirname(os.environ["GLOSS"]), "libgloss-loadgen.so"),
+                    os.path.join(self.dir, "lib"))
+        p = subprocess.run([os.path.join(self.dir, "bin", "gloss"), "mlperf", "run", "--input-file",
+                            self.data, "--user-conf", self.user, *FAST], capture_output=True,
+                           text=True, cwd=self.dir)
+        self.assertEqual(p.returncode, 0, p.stderr)
 
     # ---- /generate ----
 
