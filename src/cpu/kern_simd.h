@@ -517,8 +517,7 @@ static double peak(int n, float *out)
             __asm__("" : "+" VF_REG(s[i])); /* else one chain would do for all */
         }
     }
-    for (int i = 1; i < CHAINS; i++)
-        s[0] = vf_add(s[0], s[i]);
+    UNROLL for (int i = 1; i < CHAINS; i++) s[0] = vf_add(s[0], s[i]);
     *out = vf_sum(s[0]);
     return 2.0 * CHAINS * VF_W * n;
 }
