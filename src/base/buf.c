@@ -86,3 +86,24 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     }
     va_end(again);
 }
+
+void buf_html(struct buf *b, const char *s)
+{
+    for (; *s; s++)
+        switch (*s) {
+        case '<':
+            buf_puts(b, "&lt;");
+            break;
+        case '>':
+            buf_puts(b, "&gt;");
+            break;
+        case '&':
+            buf_puts(b, "&amp;");
+            break;
+        case '"':
+            buf_puts(b, "&#34;");
+            break;
+        default:
+            buf_putc(b, *s);
+        }
+}

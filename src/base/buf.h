@@ -28,6 +28,7 @@ void buf_put(struct buf *b, const void *p, size_t n);
 void buf_putc(struct buf *b, char c);
 void buf_puts(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void buf_html(struct buf *b, const char *s); /* as text or attribute of HTML */
 
 /* Room for n more bytes: the place to write them (then add to b->n), or NULL. */
 char *buf_room(struct buf *b, size_t n);

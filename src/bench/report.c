@@ -25,27 +25,6 @@ static const char style[] =
     "minmax(420px,1fr));gap:12px}.figs svg{width:100%;height:auto}code{background:#f4f4f2;padding:"
     "1px 4px;overflow-wrap:anywhere}.note{color:#555}td:empty{background:#fafaf8}";
 
-static void put_html(struct buf *b, const char *s)
-{
-    for (; *s; s++)
-        switch (*s) {
-        case '<':
-            buf_puts(b, "&lt;");
-            break;
-        case '>':
-            buf_puts(b, "&gt;");
-            break;
-        case '&':
-            buf_puts(b, "&amp;");
-            break;
-        case '"':
-            buf_puts(b, "&quot;");
-            break;
-        default:
-            buf_putc(b, *s);
-        }
-}
-
 /* A number of a table, shortened for reading; the files have all digits. */
 static void put_cell(struct buf *b, const char *s)
 {
@@ -53,7 +32,7 @@ static void put_cell(struct buf *b, const char *s)
     double v = strtod(s, &end);
     bool whole = *end == '\0' && end != s && strcspn(s, ".eE") == strlen(s);
     if (end == s || *end || whole) {
-        put_html(b, s);
+        buf_html(b, s);
         return;
     }
     snprintf(text, sizeof text, fabs(v) >= 1000 ? "%.1f" : fabs(v) >= 10 ? "%.2f" : "%.4g", v);
@@ -67,7 +46,7 @@ static void put_table(struct buf *b, const struct sheet *s)
     buf_puts(b, "<div class=wide><table><thead><tr>");
     for (int i = 0; i < s->n_col; i++) {
         buf_puts(b, "<th>");
-        put_html(b, s->col[i]);
+        buf_html(b, s->col[i]);
     }
     buf_puts(b, "</thead><tbody>");
     for (int row = 0; row < s->n_row; row++) {
@@ -120,7 +99,7 @@ static status put_csv(struct buf *b, const char *path, const char *name, struct 
     status st = sheet_read(&s, path, e);
     if (st == OK) {
         buf_puts(b, "<h3>");
-        put_html(b, name);
+        buf_html(b, name);
         buf_puts(b, "</h3>");
         put_table(b, &s);
     }
@@ -153,7 +132,7 @@ static void put_member(struct buf *b, const struct json *o, const char *key, con
         return;
     buf_printf(b, "<tr><td>%s<td>", label);
     if (json_kind(v) == J_STR)
-        put_html(b, json_str(v, NULL));
+        buf_html(b, json_str(v, NULL));
     else
         json_dump(b, v);
     buf_puts(b, "\n");
@@ -167,7 +146,7 @@ static void put_part(struct buf *b, const struct json *line)
         const struct json *v = json_get(line, key[i]);
         buf_puts(b, "<td>");
         if (json_kind(v) == J_STR)
-            put_html(b, json_str(v, NULL));
+            buf_html(b, json_str(v, NULL));
         else
             json_dump(b, v);
     }
@@ -291,7 +270,7 @@ static void put_published(struct buf *b, const struct sheet tab[4])
     for (int k = 0; k < n; k++) {
         const char *model = sheet_get(&tab[0], first[k], "model_short");
         buf_puts(b, "<th>");
-        put_html(b, model);
+        buf_html(b, model);
         buf_printf(b, ", here, context %.0f", context_of(&tab[0], model));
     }
     buf_puts(b, "<th>paper: gpt-oss-20b<th>paper: Qwen3-32B<th>paper: Yi-34B</thead><tbody>");
@@ -331,7 +310,7 @@ static status put_numbers(struct buf *b, const char *dir, struct err *e)
         if (isnan(f.r2) || sheet_find(&tab[1], "model", model) != i)
             continue;
         buf_puts(b, "<p>Cache of ");
-        put_html(b, sheet_get(&tab[1], i, "model_short"));
+        buf_html(b, sheet_get(&tab[1], i, "model_short"));
         buf_printf(
             b, " by length: %.3f MB + %.6f MB for each token (least squares, R&sup2; %.5f).</p>\n",
             f.a, f.b, f.r2);

@@ -189,35 +189,14 @@ static int lines_of(const struct job *j, const struct table *t, bool with_score,
 
 /* ---- HTML ---- */
 
-static void put_html(struct buf *b, const char *s)
-{
-    for (; *s; s++)
-        switch (*s) {
-        case '<':
-            buf_puts(b, "&lt;");
-            break;
-        case '>':
-            buf_puts(b, "&gt;");
-            break;
-        case '&':
-            buf_puts(b, "&amp;");
-            break;
-        case '"':
-            buf_puts(b, "&#34;");
-            break;
-        default:
-            buf_putc(b, *s);
-        }
-}
-
 static void put_message(struct buf *b, const char *role, const char *text)
 {
     buf_puts(b, "<div class=\"message ");
-    put_html(b, role);
+    buf_html(b, role);
     buf_puts(b, "\"><div class=\"role\">");
-    put_html(b, role);
+    buf_html(b, role);
     buf_puts(b, "</div><pre>");
-    put_html(b, text);
+    buf_html(b, text);
     buf_puts(b, "</pre></div>\n");
 }
 
@@ -242,7 +221,7 @@ static status item_html(const struct job *j, const struct item *it, struct buf *
     json_free(root);
     if (*it->analysis) {
         buf_puts(b, "<details><summary>Analysis</summary><pre>");
-        put_html(b, it->analysis);
+        buf_html(b, it->analysis);
         buf_puts(b, "</pre></details>\n");
     }
     buf_puts(b, "<h3>Sampled message</h3>\n");
@@ -250,9 +229,9 @@ static status item_html(const struct job *j, const struct item *it, struct buf *
     buf_puts(b, "<h3>Results</h3>\n");
     if (!j->n_grade) {
         buf_puts(b, "<p>Correct Answer: ");
-        put_html(b, it->gold);
+        buf_html(b, it->gold);
         buf_puts(b, "</p>\n<p>Extracted Answer: ");
-        put_html(b, *it->pred ? it->pred : "None");
+        buf_html(b, *it->pred ? it->pred : "None");
         buf_puts(b, "</p>\n");
     }
     buf_puts(b, "<p>Score: ");
@@ -261,9 +240,9 @@ static status item_html(const struct job *j, const struct item *it, struct buf *
     for (int k = 0; k < it->n_grade; k++) {
         const struct grade *g = &j->grade[it->grade0 + k];
         buf_printf(b, "<p>[%s] (%g points) ", g->met ? "met" : "not met", g->points);
-        put_html(b, json_str(json_get(g->rubric, "criterion"), NULL));
+        buf_html(b, json_str(json_get(g->rubric, "criterion"), NULL));
         buf_puts(b, "<br>");
-        put_html(b, g->why);
+        buf_html(b, g->why);
         buf_puts(b, "</p>\n");
     }
     return OK;
@@ -279,15 +258,15 @@ static const char page_style[] =
 static status page(const struct job *j, const struct line *l, int n, struct buf *b, struct err *e)
 {
     buf_puts(b, "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>");
-    put_html(b, j->task->name);
+    buf_html(b, j->task->name);
     buf_printf(b, "</title><style>%s</style></head><body>\n<h1>", page_style);
     buf_printf(b, "%s, ", j->task->name);
-    put_html(b, j->o->model_name);
+    buf_html(b, j->o->model_name);
     buf_printf(b, ", %s</h1>\n<h2>Metrics</h2>\n<table><tr><th>Metric</th><th>Value</th></tr>\n",
                j->o->effort);
     for (int i = 0; i < n; i++) {
         buf_puts(b, "<tr><td>");
-        put_html(b, l[i].key);
+        buf_html(b, l[i].key);
         buf_puts(b, "</td><td>");
         json_put_num(b, l[i].v);
         buf_puts(b, "</td></tr>\n");

@@ -94,6 +94,16 @@ static void test_no_memory(void **state)
     buf_fini(&b);
 }
 
+static void test_html(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 1 << 10);
+    buf_html(&b, "a < b && \"c\" > 'd'");
+    assert_string_equal(b.p, "a &lt; b &amp;&amp; &#34;c&#34; &gt; 'd'");
+    buf_fini(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -101,6 +111,7 @@ int main(void)
         cmocka_unit_test(test_ceiling),
         cmocka_unit_test(test_room),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_html),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
