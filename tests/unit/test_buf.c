@@ -107,10 +107,8 @@ static void test_html(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_append),
-        cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_room),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_append), cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_room),   cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_html),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
