@@ -66,6 +66,7 @@ CUDA     ?=
 NVCC     ?= nvcc
 CUDA_ARCH ?= 80 89 90a 100 120
 CUDA_SRC := $(wildcard src/cuda/*.cu)
+CUDA_SO  := $(if $(CUDA),$(BUILD)/libgloss-cuda.so)
 CUDA_C   := src/base/err.c src/base/mem.c src/base/num.c src/model/rope.c src/model/batch.c
 CUDA_OBJ := $(CUDA_SRC:%.cu=$(BUILD)/cu/%.o) $(CUDA_C:%.c=$(BUILD)/cu/%.o)
 
@@ -78,7 +79,7 @@ LOADGEN_OBJ := $(LOADGEN_CC:%=$(BUILD)/lg/%.o) $(BUILD)/lg/loadgen_shim.o
 LOADGEN_SO := $(if $(SAN),,$(if $(wildcard $(LOADGEN)/loadgen.cc),$(BUILD)/libgloss-loadgen.so))
 
 .PHONY: all demo test unit kern drivers replay lib lint bench docs install clean help deps fuzz
-all: $(BUILD)/gloss $(if $(CUDA),$(BUILD)/libgloss-cuda.so) $(LOADGEN_SO)
+all: $(BUILD)/gloss $(CUDA_SO) $(LOADGEN_SO)
 
 help:
 	@echo 'make            build $(BUILD)/gloss'

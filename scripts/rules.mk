@@ -178,13 +178,14 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 TO      := $(DESTDIR)$(PREFIX)
 
-install: $(BUILD)/gloss $(BUILD)/libgloss.a $(BUILD)/gloss.1 $(LOADGEN_SO)
+install: $(BUILD)/gloss $(BUILD)/libgloss.a $(BUILD)/gloss.1 $(LOADGEN_SO) $(CUDA_SO)
 	install -d $(TO)/bin $(TO)/lib $(TO)/include $(TO)/share/man/man1 \
 	    $(TO)/share/bash-completion/completions $(TO)/share/zsh/site-functions \
 	    $(TO)/share/fish/vendor_completions.d
 	install -m 755 $(BUILD)/gloss $(TO)/bin/gloss
 	install -m 644 $(BUILD)/libgloss.a $(TO)/lib/libgloss.a
 	$(if $(LOADGEN_SO),install -m 644 $(LOADGEN_SO) $(TO)/lib/libgloss-loadgen.so)
+	$(if $(CUDA_SO),install -m 644 $(CUDA_SO) $(TO)/lib/libgloss-cuda.so)
 	install -m 644 include/gloss.h $(TO)/include/gloss.h
 	install -m 644 $(BUILD)/gloss.1 $(TO)/share/man/man1/gloss.1
 	$(BUILD)/gloss completion bash > $(TO)/share/bash-completion/completions/gloss

@@ -1,5 +1,5 @@
 /* Opens libgloss-cuda.so at run time: the same gloss runs with and without a card. Looked for
- * beside the program, then where the system looks for libraries.
+ * beside the program, in ../lib as `make install` puts it, then where the system looks.
  */
 #include "model/backend.h"
 
@@ -11,17 +11,17 @@
 
 static void *open_library(void)
 {
-    static const char name[] = "libgloss-cuda.so";
+    static const char *const places[] = {"libgloss-cuda.so", "../lib/libgloss-cuda.so"};
     char path[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof name - 1);
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 64);
     char *slash = n > 0 ? memrchr(path, '/', (size_t)n) : NULL;
-    if (slash) {
-        memcpy(slash + 1, name, sizeof name);
+    for (int i = 0; slash && i < 2; i++) {
+        memcpy(slash + 1, places[i], strlen(places[i]) + 1);
         void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         if (lib || access(path, F_OK) == 0)
             return lib; /* one that is there but does not load is the error to report */
     }
-    return dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    return dlopen(places[0], RTLD_NOW | RTLD_LOCAL);
 }
 
 status backend_cuda_open(const struct weights *w, const struct backend_opts *opts,
