@@ -183,16 +183,24 @@ out:
     return st;
 }
 
-static bool listed(const char *list, const char *word)
+/* A row of a variant that may have failed (why): then the row says so and the others go on. The
+ * runs are freed. */
+static status end_variant(struct sheet *s, const struct bench *b, const struct ablation_opts *o,
+                          const char *column, const char *name, status ran, struct runs *r,
+                          const struct err *why, struct err *e)
 {
-    size_t n = strlen(word);
-    for (const char *p = list; *p; p += *p == ',') {
-        size_t len = strcspn(p, ",");
-        if (len == n && strncmp(p, word, n) == 0)
-            return true;
-        p += len;
+    status st = ran;
+    if (ran == E_CANCEL) {
+        err_set(e, ran, "%s", why->msg);
+    } else {
+        put_runs(s, b, o, r);
+        sheet_text(s, column, name);
+        if (ran < 0)
+            sheet_text(s, "error", *why->msg ? why->msg : err_name(ran));
+        st = sheet_end_row(s, e);
     }
-    return false;
+    runs_fini(r);
+    return st;
 }
 
 enum { N_PRECISION = 4 };
@@ -207,23 +215,13 @@ static status precision(struct bench *b, const struct ablation_opts *o, struct s
         struct bench v = *b;
         struct runs r = {0};
         struct err why = {0};
-        if (!listed(o->precisions, name[i]))
+        if (!bench_listed(o->precisions, name[i]))
             continue;
         bench_say(b, "precision: %s", name[i]);
         if (i >= 2)
             v.engine.arith = i == 2 ? GLOSS_ARITH_F32 : GLOSS_ARITH_Q8;
         st = i == 1 ? measure_bf16(b, o, &r, &why) : measure_model(&v, o, &r, &why);
-        if (st == E_CANCEL)
-            err_set(e, st, "%s", why.msg);
-        else {
-            put_runs(s, b, o, &r);
-            sheet_text(s, "precision", name[i]);
-            if (st < 0)
-                sheet_text(s, "error", *why.msg ? why.msg : err_name(st));
-            st = sheet_end_row(s, e);
-        }
-        runs_fini(&r);
-        TRY(st);
+        TRY(end_variant(s, b, o, "precision", name[i], st, &r, &why, e));
     }
 out:
     return st;
@@ -378,17 +376,7 @@ static status server(struct bench *b, const struct ablation_opts *o, struct shee
              : i == 1 ? own_server(b, o, &r, &why)
                       : ask_server(b, o, o->base_url, o->api_key,
                                    o->remote_model ? o->remote_model : b->name, &r, &why);
-        if (st == E_CANCEL)
-            err_set(e, st, "%s", why.msg);
-        else {
-            put_runs(s, b, o, &r);
-            sheet_text(s, "framework", name[i]);
-            if (st < 0)
-                sheet_text(s, "error", *why.msg ? why.msg : err_name(st));
-            st = sheet_end_row(s, e);
-        }
-        runs_fini(&r);
-        TRY(st);
+        TRY(end_variant(s, b, o, "framework", name[i], st, &r, &why, e));
     }
 out:
     return st;
@@ -466,7 +454,7 @@ status ablation_run(struct bench *b, const struct ablation_opts *o, struct err *
     buf_puts(&all, "{");
     for (int i = 0; i < N_TEST; i++) {
         struct sheet s = {0};
-        if (!listed(o->tests, "all") && !listed(o->tests, tests[i].test))
+        if (!bench_listed(o->tests, "all") && !bench_listed(o->tests, tests[i].test))
             continue;
         snprintf(path, sizeof path, "%s/ablation_%s_%s.csv", o->dir, tests[i].file, tag);
         st = sheet_init(&s, tests[i].columns, e);

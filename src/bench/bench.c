@@ -26,6 +26,26 @@ status int_list_read(struct int_list *l, const char *text, int hi, const char *w
     }
 }
 
+int int_list_most(const struct int_list *l)
+{
+    int v = 0;
+    for (int i = 0; i < l->n; i++)
+        v = l->v[i] > v ? l->v[i] : v;
+    return v;
+}
+
+bool bench_listed(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = list; *p; p += *p == ',') {
+        size_t len = strcspn(p, ",");
+        if (len == n && strncmp(p, word, n) == 0)
+            return true;
+        p += len;
+    }
+    return false;
+}
+
 void bench_say(const struct bench *b, const char *fmt, ...)
 {
     char line[512];

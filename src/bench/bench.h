@@ -23,6 +23,9 @@ struct int_list {
 /* "128,512": each from 1 to `hi`. E_INPUT names `what`. */
 MUST_USE status int_list_read(struct int_list *, const char *text, int hi, const char *what,
                               struct err *e);
+int int_list_most(const struct int_list *); /* the largest, 0 of none */
+/* Whether a list of words, commas between, holds this one. */
+bool bench_listed(const char *list, const char *word);
 
 /* Everything a measurement needs of the program. The command line fills it. */
 struct bench {

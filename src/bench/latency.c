@@ -117,20 +117,12 @@ out:
     return st;
 }
 
-static int largest(const struct int_list *l)
-{
-    int v = 0;
-    for (int i = 0; i < l->n; i++)
-        v = l->v[i] > v ? l->v[i] : v;
-    return v;
-}
-
 status latency_run(struct bench *b, const struct latency_opts *o, struct sheet *s, struct err *e)
 {
     struct probe p = {0};
     int n_cell = o->prompt.n * o->gen.n, i = 0;
     status st = OK;
-    TRY(probe_open(&p, b, largest(&o->prompt) + largest(&o->gen), e));
+    TRY(probe_open(&p, b, int_list_most(&o->prompt) + int_list_most(&o->gen), e));
     for (int k = 0; k < o->prompt.n; k++)
         for (int m = 0; m < o->gen.n; m++) {
             int n_prompt = o->prompt.v[k], n_gen = o->gen.v[m];

@@ -621,14 +621,6 @@ out:
     return st;
 }
 
-static int largest(const struct int_list *l)
-{
-    int v = 0;
-    for (int i = 0; i < l->n; i++)
-        v = l->v[i] > v ? l->v[i] : v;
-    return v;
-}
-
 status load_run(struct bench *b, const struct load_opts *o, struct sheet *s, struct buf *text,
                 struct err *e)
 {
@@ -645,8 +637,8 @@ status load_run(struct bench *b, const struct load_opts *o, struct sheet *s, str
     b->name = name ? name : w.model_name;
     if (!w.url) {
         struct gloss_engine_opts eo = b->engine;
-        eo.n_ctx = largest(&o->prompt) + largest(&o->gen) + FRAME_ROOM;
-        eo.max_requests = largest(&o->concurrency);
+        eo.n_ctx = int_list_most(&o->prompt) + int_list_most(&o->gen) + FRAME_ROOM;
+        eo.max_requests = int_list_most(&o->concurrency);
         eo.no_prefix_cache = 1;
         TRY(gloss_engine_new(b->model, &eo, &g, bench_err(e)));
         TRY(b->serve_begin(b->ctx, b->model, g, w.model_name, url, e));

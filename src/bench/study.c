@@ -134,18 +134,6 @@ enum { N_PART = sizeof parts / sizeof *parts };
 
 /* ---- what was done ---- */
 
-static bool in_list(const char *list, const char *word)
-{
-    size_t n = strlen(word);
-    for (const char *p = list; *p; p += *p == ',') {
-        size_t len = strcspn(p, ",");
-        if (len == n && strncmp(p, word, n) == 0)
-            return true;
-        p += len;
-    }
-    return false;
-}
-
 status study_check(const struct study_opts *o, struct err *e)
 {
     const char *list = o->parts;
@@ -286,11 +274,11 @@ status study_run(struct bench *b, const struct study_opts *o, struct err *e)
     if (file_exists(t.log))
         TRY(file_read(t.log, &t.done, e));
     for (int i = 0; i < N_PART; i++)
-        n += in_list(o->parts, parts[i].name);
+        n += bench_listed(o->parts, parts[i].name);
     status failed = OK;
     for (int i = 0; i < N_PART; i++) {
         struct err why = {0};
-        if (!in_list(o->parts, parts[i].name))
+        if (!bench_listed(o->parts, parts[i].name))
             continue;
         st = run_part(&t, &parts[i], ++at, n, &why);
         if (st == E_CANCEL)

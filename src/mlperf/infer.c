@@ -150,18 +150,7 @@ status mlperf_infer(const gloss_model *m, const struct rows *rows, int n_pass,
     f.answer = mem_calloc(n, sizeof *f.answer);
     if (!job || !f.answer)
         TRY(err_set(e, E_NOMEM, "out of memory"));
-    struct sut_opts so = {.engine = g->engine,
-                          .url = g->url,
-                          .api_key = g->api_key,
-                          .timeout_s = g->timeout_s,
-                          .n_worker = g->n_worker,
-                          .n_parallel = g->n_parallel,
-                          .max_tokens = g->max_tokens,
-                          .top_k = g->top_k,
-                          .temperature = g->temperature,
-                          .top_p = g->top_p,
-                          .done = on_done,
-                          .ctx = &f};
+    struct sut_opts so = {.gen = *g, .done = on_done, .ctx = &f};
     for (size_t i = 0; i < n; i++) {
         const struct row *r = &rows->row[i / (size_t)n_pass];
         job[i] = (struct sut_job){i, r->ids, r->n_ids, g->seed ? g->seed + i : 0};

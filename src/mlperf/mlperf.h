@@ -23,9 +23,11 @@ struct mlperf_watch {
 /* How answers are made. */
 struct mlperf_gen {
     gloss_engine *engine; /* or NULL: the server at url */
-    const char *url, *api_key;
-    double timeout_s;
-    int n_worker, n_parallel;
+    const char *url;      /* "http://localhost:30000"; /generate is asked */
+    const char *api_key;
+    double timeout_s;      /* of one request to a server */
+    int n_worker;          /* threads; in process always one */
+    int n_parallel;        /* answers under way at once */
     int max_tokens, top_k; /* top_k 0 or less: off */
     float temperature, top_p;
     uint64_t seed; /* 0: other answers each time */

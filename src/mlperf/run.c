@@ -177,16 +177,7 @@ status mlperf_run(const struct mlperf_run *o, const struct mlperf_gen *g,
     char folder[3072], why[200];
     status st = OK;
     pthread_mutex_init(&r.lock, NULL);
-    struct sut_opts so = {.engine = g->engine,
-                          .url = g->url,
-                          .api_key = g->api_key,
-                          .timeout_s = g->timeout_s,
-                          .n_worker = g->n_worker,
-                          .n_parallel = g->n_parallel,
-                          .max_tokens = g->max_tokens,
-                          .top_k = g->top_k,
-                          .temperature = g->temperature,
-                          .top_p = g->top_p,
+    struct sut_opts so = {.gen = *g,
                           .stream = o->scenario != MLPERF_OFFLINE,
                           .first = on_first,
                           .done = on_done,

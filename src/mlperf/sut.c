@@ -128,23 +128,24 @@ status sut_open(const struct sut_opts *o, struct sut **out, struct err *e)
     if (!s)
         return err_set(e, E_NOMEM, "out of memory");
     s->o = *o;
-    if (o->engine || s->o.n_worker < 1)
-        s->o.n_worker = 1;
-    if (s->o.n_worker > o->n_parallel)
-        s->o.n_worker = o->n_parallel;
-    s->n_place = (o->n_parallel + s->o.n_worker - 1) / s->o.n_worker;
+    if (o->gen.engine || s->o.gen.n_worker < 1)
+        s->o.gen.n_worker = 1;
+    if (s->o.gen.n_worker > o->gen.n_parallel)
+        s->o.gen.n_worker = o->gen.n_parallel;
+    s->n_place = (o->gen.n_parallel + s->o.gen.n_worker - 1) / s->o.gen.n_worker;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->idle, NULL);
-    s->thread = mem_calloc((size_t)s->o.n_worker, sizeof *s->thread);
+    s->thread = mem_calloc((size_t)s->o.gen.n_worker, sizeof *s->thread);
     if (!s->thread)
         TRY(err_set(e, E_NOMEM, "out of memory"));
-    for (; s->n_thread < s->o.n_worker; s->n_thread++) {
+    for (; s->n_thread < s->o.gen.n_worker; s->n_thread++) {
         struct sut_thread *t = &s->thread[s->n_thread];
         t->s = s;
         t->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (t->wake < 0)
             TRY(err_set(e, E_IO, "the system has no more descriptors"));
-        if (pthread_create(&t->id, NULL, o->engine ? sut_engine_worker : sut_server_worker, t)) {
+        if (pthread_create(&t->id, NULL, o->gen.engine ? sut_engine_worker : sut_server_worker,
+                           t)) {
             close(t->wake);
             TRY(err_set(e, E_NOMEM, "the system has no more threads"));
         }

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "gloss.h"
+#include "mlperf/mlperf.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,14 +33,7 @@ struct sut_answer {
 };
 
 struct sut_opts {
-    gloss_engine *engine; /* NULL: the server at url */
-    const char *url;      /* "http://localhost:30000"; /generate is asked */
-    const char *api_key;
-    double timeout_s; /* of one request to a server */
-    int n_worker;     /* threads; in process always one */
-    int n_parallel;   /* jobs under way at once */
-    int max_tokens, top_k;
-    float temperature, top_p;
+    struct mlperf_gen gen;
     bool stream; /* report first tokens as they come */
     void (*first)(void *ctx, uintptr_t id, int32_t token);
     void (*done)(void *ctx, const struct sut_answer *);

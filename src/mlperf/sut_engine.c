@@ -52,10 +52,10 @@ static bool start(struct worker *w, const struct sut_job *job)
     struct flight *f = &w->flight[w->spare[--w->n_spare]];
     struct gloss_params p = GLOSS_INIT(struct gloss_params);
     struct gloss_err ge = {0};
-    p.max_tokens = o->max_tokens;
-    p.temperature = o->temperature;
-    p.top_p = o->top_p;
-    p.top_k = o->top_k > 0 ? o->top_k : 0;
+    p.max_tokens = o->gen.max_tokens;
+    p.temperature = o->gen.temperature;
+    p.top_p = o->gen.top_p;
+    p.top_k = o->gen.top_k > 0 ? o->gen.top_k : 0;
     p.seed = job->seed;
     p.plain = 1;
     p.no_logprobs = 1;
@@ -64,7 +64,7 @@ static bool start(struct worker *w, const struct sut_job *job)
     f->ids.n = 0;
     f->lost = OK;
     f->start_ns = clock_ns();
-    gloss_status st = gloss_submit(o->engine, job->ids, job->n_ids, &p, &f->r, &ge);
+    gloss_status st = gloss_submit(o->gen.engine, job->ids, job->n_ids, &p, &f->r, &ge);
     if (st == GLOSS_OK)
         return true;
     f->r = NULL;
@@ -104,7 +104,7 @@ static void run(struct worker *w, int wake)
 {
     struct sut *s = w->s;
     gloss_request *ready[READY_MAX];
-    struct pollfd fd[2] = {{.fd = gloss_engine_fd(s->o.engine), .events = POLLIN},
+    struct pollfd fd[2] = {{.fd = gloss_engine_fd(s->o.gen.engine), .events = POLLIN},
                            {.fd = wake, .events = POLLIN}};
     struct sut_job job;
     while (w->n_spare < w->n || !sut_ending(s)) {
@@ -118,7 +118,7 @@ static void run(struct worker *w, int wake)
         if (fd[1].revents)
             (void)!read(wake, &count, sizeof count);
         for (int n = READY_MAX; n == READY_MAX;) {
-            n = gloss_engine_ready(s->o.engine, ready, READY_MAX);
+            n = gloss_engine_ready(s->o.gen.engine, ready, READY_MAX);
             for (int i = 0; i < n; i++)
                 read_all(w, gloss_request_user(ready[i]));
         }

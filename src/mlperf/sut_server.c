@@ -83,10 +83,11 @@ static status start(struct client *client, struct call *f, const struct sut_opts
     buf_puts(b, "{\"input_ids\":[");
     for (size_t i = 0; i < f->job.n_ids; i++)
         buf_printf(b, i ? ",%d" : "%d", f->job.ids[i]);
-    buf_printf(b, "],\"sampling_params\":{\"max_new_tokens\":%d,\"temperature\":", o->max_tokens);
-    json_put_num(b, o->temperature);
-    buf_printf(b, ",\"top_k\":%d,\"top_p\":", o->top_k > 0 ? o->top_k : -1);
-    json_put_num(b, o->top_p);
+    buf_printf(b,
+               "],\"sampling_params\":{\"max_new_tokens\":%d,\"temperature\":", o->gen.max_tokens);
+    json_put_num(b, o->gen.temperature);
+    buf_printf(b, ",\"top_k\":%d,\"top_p\":", o->gen.top_k > 0 ? o->gen.top_k : -1);
+    json_put_num(b, o->gen.top_p);
     if (f->job.seed)
         buf_printf(b, ",\"seed\":%llu", (unsigned long long)(f->job.seed & INT64_MAX));
     buf_printf(b, "},\"stream\":%s}", o->stream ? "true" : "false");
@@ -152,14 +153,14 @@ void *sut_server_worker(void *ctx)
 {
     struct sut_thread *t = ctx;
     struct sut *s = t->s;
-    struct client_opts o = {.base_url = s->o.url,
-                            .api_key = s->o.api_key,
+    struct client_opts o = {.base_url = s->o.gen.url,
+                            .api_key = s->o.gen.api_key,
                             .n_parallel = s->n_place,
                             .max_retries = 3,
                             .backoff_s = 0.5,
                             .backoff_max_s = 10,
                             .connect_timeout_s = 30,
-                            .timeout_s = s->o.timeout_s,
+                            .timeout_s = s->o.gen.timeout_s,
                             .max_answer_bytes = ANSWER_BYTES_MAX};
     size_t n = (size_t)s->n_place;
     struct client *client = NULL;
