@@ -1,5 +1,6 @@
-"""Attacks and faults against the server (loopback, bounded). Each test ends with the closing checks of
-serve_util.Case: alive and healthy, a control request bit for bit, descriptors and pages back."""
+"""Attacks and faults against the server (loopback, bounded). Tests of a Case end with the closing checks of
+serve_util.Case: alive and healthy, a control request bit for bit, descriptors and pages back. Classes that start
+servers of their own check what their case is about."""
 
 import collections
 import concurrent.futures
