@@ -189,7 +189,11 @@ GLOSS_API gloss_status gloss_chat_message(gloss_chat *, int i, struct gloss_mess
 typedef struct gloss_engine gloss_engine;
 typedef struct gloss_request gloss_request;
 
-enum { GLOSS_ARITH_DEFAULT, GLOSS_ARITH_F32, GLOSS_ARITH_BF16, GLOSS_ARITH_Q8 };
+enum { GLOSS_ARITH_DEFAULT, GLOSS_ARITH_F32, GLOSS_ARITH_BF16, GLOSS_ARITH_Q8, GLOSS_ARITH_FP8 };
+/* Attention's matrices and the head: AUTO keeps the checkpoint's, but 8-bit under ARITH_Q8. */
+enum { GLOSS_DENSE_AUTO, GLOSS_DENSE_BF16, GLOSS_DENSE_Q8 };
+/* Keys and values: AUTO is float32 under ARITH_F32, else bf16. */
+enum { GLOSS_KV_AUTO, GLOSS_KV_F32, GLOSS_KV_BF16, GLOSS_KV_Q8, GLOSS_KV_FP8 };
 
 struct gloss_engine_opts {
     size_t size;
@@ -211,6 +215,11 @@ struct gloss_engine_opts {
     const char *script;
     size_t n_script;
     double memory_share; /* instead of nine tenths, above 0 and at most 1 */
+    int dense;           /* GLOSS_DENSE_ */
+    int kv;              /* GLOSS_KV_ */
+    int deterministic;   /* 1: what a request gets never depends on what runs beside it (on the
+                            processor it never does) */
+    int n_cpu_moe;       /* layers whose experts the processor computes beside a card */
 };
 GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_engine_opts *,
                                         gloss_engine **, struct gloss_err *);

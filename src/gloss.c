@@ -533,7 +533,7 @@ static status parse_device(const char *name, struct engine_opts *o, struct err *
     else
         return err_param(e, E_DEVICE, "device", "device '%s': must be auto, cpu, cuda or cuda:N",
                          name);
-    o->i_card = (int)card;
+    o->compute.i_card = (int)card;
     return OK;
 }
 
@@ -546,9 +546,14 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     *out = NULL;
     gloss_engine *g = NULL;
     struct engine_opts eo = {0};
+    static const enum arith ariths[] = {ARITH_BF16, ARITH_F32, ARITH_BF16, ARITH_Q8, ARITH_FP8};
     TRY(parse_device(o.device, &eo, &e));
     TRY(check_count("max_requests", o.max_requests, 1 << 16, &e));
     TRY(check_count("chunk", o.chunk, MOST_CHUNK, &e));
+    TRY(check_count("arith", o.arith, GLOSS_ARITH_FP8, &e));
+    TRY(check_count("dense", o.dense, GLOSS_DENSE_Q8, &e));
+    TRY(check_count("kv", o.kv, GLOSS_KV_FP8, &e));
+    TRY(check_count("n_cpu_moe", o.n_cpu_moe, SPEC_MAX_LAYER, &e));
     TRY(check_count("max_queue", o.max_queue, MOST_QUEUE, &e));
     g = mem_calloc(1, sizeof *g);
     if (!g)
@@ -560,14 +565,16 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
                       o.n_ctx, most));
     eo = (struct engine_opts){
         .device = eo.device,
-        .i_card = eo.i_card,
         .weights = m->weights,
         .vocab = m->vocab,
         .constrain = m->constrain,
-        .arith = o.arith == GLOSS_ARITH_F32  ? ARITH_F32
-                 : o.arith == GLOSS_ARITH_Q8 ? ARITH_Q8
-                                             : ARITH_BF16,
-        .n_thread = o.n_thread,
+        .compute = {.arith = ariths[o.arith],
+                    .dense = (enum dense_type)o.dense,
+                    .kv = (enum kv_type)o.kv,
+                    .n_thread = o.n_thread,
+                    .i_card = eo.compute.i_card,
+                    .deterministic = o.deterministic,
+                    .n_cpu_moe = o.n_cpu_moe},
         .n_ctx = o.n_ctx > 0 ? o.n_ctx : most,
         .max_requests = max_int(o.max_requests, 1),
         .max_queue = o.max_queue > 0 ? o.max_queue : DEFAULT_QUEUE,

@@ -75,12 +75,6 @@ static status read_options(struct conf *c, struct serve_opts *o, char day[16], s
     };
     if (!o->cert_file != !o->tls_key_file)
         return err_set(e, E_USAGE, "--tls-cert and --tls-key need each other");
-    bool f32 = strcmp(conf_str(c, "arith"), "f32") == 0;
-    const char *kv = conf_str(c, "kv-cache-dtype");
-    if (strcmp(kv, "auto") != 0 && f32 != (strcmp(kv, "float32") == 0))
-        return err_set(e, E_USAGE, "--kv-cache-dtype %s does not go with --arith %s: %s", kv,
-                       conf_str(c, "arith"),
-                       f32 ? "it keeps float32" : "only --arith f32 keeps float32");
     const char *date = NULL;
     if (strcmp(o->date, "today") != 0) { /* today is another day tomorrow */
         status st = input_date(c, day, &date, e);

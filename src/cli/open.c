@@ -194,10 +194,7 @@ status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request,
 
 int cli_arith(const struct conf *c)
 {
-    const char *s = conf_str(c, "arith");
-    return strcmp(s, "f32") == 0  ? GLOSS_ARITH_F32
-           : strcmp(s, "q8") == 0 ? GLOSS_ARITH_Q8
-                                  : GLOSS_ARITH_BF16;
+    return GLOSS_ARITH_F32 + (int)conf_get(c, "arith")->i; /* the table's order */
 }
 
 status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engine_opts *base,
@@ -212,6 +209,9 @@ status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engin
     struct gloss_engine_opts o = *base;
     o.device = conf_str(c, "device");
     o.arith = cli_arith(c);
+    o.dense = (int)conf_get(c, "dense")->i;
+    o.kv = (int)conf_get(c, "kv-cache-dtype")->i;
+    o.deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
     o.n_thread = (int)conf_int(c, "threads");
     o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     o.script = script ? text.p : NULL;

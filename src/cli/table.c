@@ -561,10 +561,6 @@ static const struct conf_opt options[] = {
      .def = "0.9", .cmds = BIT(CMD_SERVE), .group = g_model,
      .help = "share of the memory free beside the weights, of the card or the machine, that the "
              "key-value cache may take; --memory-gb says it in bytes"},
-    {"kv-cache-dtype", NULL, 0, CONF_CHOICE, "auto|bfloat16|float32", .def = "auto",
-     .cmds = BIT(CMD_SERVE), .group = g_model,
-     .help = "how keys and values are kept: float32 under --arith f32, else bfloat16; there is no "
-             "8-bit cache"},
     {"prefix-cache", NULL, 0, CONF_FLAG, .def = "1", .cmds = BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN),
      .group = g_model, .help = "compute a prompt's beginning anew even where it is known"},
     {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30, .cmds = BIT(CMD_SERVE),
@@ -598,16 +594,25 @@ static const struct conf_opt options[] = {
      .group = g_model, .help = "where the model runs"},
     {"threads", NULL, 't', CONF_INT, "N", 1, 4096, .cmds = RUN | BIT(CMD_BENCH_KERNELS),
      .group = g_model, .help = "processor threads; unset: all that this process may use"},
-    {"arith", NULL, 0, CONF_CHOICE, "f32|bf16|q8", .def = "bf16", .cmds = RUN, .group = g_model,
+    {"arith", NULL, 0, CONF_CHOICE, "f32|bf16|q8|fp8", .def = "bf16", .cmds = RUN, .group = g_model,
      .help = "inputs of the matrix products: float32, rounded to bf16 as the reference "
-             "implementations do, or in 8-bit blocks with 8-bit copies of the dense matrices"},
+             "implementations do, in 8-bit blocks with 8-bit copies of the dense matrices (on the "
+             "processor), or in 8-bit floats (on a card)"},
+    {"dense", NULL, 0, CONF_CHOICE, "auto|bf16|q8", .def = "auto", .cmds = RUN, .group = g_model,
+     .help = "attention's matrices and the head: as the checkpoint has them or in 8-bit blocks "
+             "made at load; auto: 8-bit under --arith q8"},
+    {"kv-cache-dtype", NULL, 0, CONF_CHOICE, "auto|float32|bfloat16|q8|fp8", .def = "auto",
+     .cmds = RUN, .group = g_model,
+     .help = "how keys and values are kept; auto: float32 under --arith f32, else bfloat16"},
     {"ctx-size", "max-model-len", 0, CONF_INT, "N", 1, 1 << 30,
      .cmds = BIT(CMD_INFER) | BIT(CMD_SCORE), .group = g_model,
      .help = "most tokens of prompt and answer together; unset: the model's own context"},
     {"memory-gb", NULL, 0, CONF_NUM, "X", 0, 1e6, .above = true, .cmds = RUN, .group = g_model,
      .help = "memory of the key-value cache, in GB (10^9 bytes); unset: what the requests need"},
     {"deterministic", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
-     .help = "allow results that depend on what runs beside them; on the CPU they never do"},
+     .help =
+         "allow results that depend on what runs beside them: the default on a card; on the CPU "
+         "they never do"},
     {"check-tensors", NULL, 0, CONF_FLAG, .cmds = OPEN, .group = g_model,
      .help = "read every tensor first and refuse NaN, Inf and scale bytes of 255"},
 

@@ -936,6 +936,24 @@ static void need_all(struct cpu *c)
     }
 }
 
+static status check_opts(const struct backend_opts *o, struct err *e)
+{
+    bool f32 = o->arith == ARITH_F32, q8 = o->arith == ARITH_Q8;
+    if (o->arith == ARITH_FP8)
+        return err_param(e, E_INPUT, "arith",
+                         "--arith fp8 is for CUDA cards: here f32, bf16 or q8");
+    if (o->dense != DENSE_AUTO && (o->dense == DENSE_Q8) != q8)
+        return err_param(e, E_INPUT, "dense",
+                         "on the processor 8-bit dense matrices and --arith q8 go together");
+    if (o->kv != KV_AUTO && o->kv != (f32 ? KV_F32 : KV_BF16))
+        return err_param(e, E_INPUT, "kv-cache-dtype",
+                         "on the processor keys and values are %s under this --arith",
+                         f32 ? "float32" : "bfloat16");
+    if (o->n_cpu_moe > 0)
+        return err_param(e, E_INPUT, "n-cpu-moe", "--n-cpu-moe is for CUDA cards");
+    return OK;
+}
+
 status backend_cpu_open(const struct weights *w, const struct backend_opts *opts,
                         struct backend **out, struct err *e)
 {
@@ -956,6 +974,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .memory = cpu_memory_used};
     c->w = w;
     c->arith = opts->arith;
+    TRY(check_opts(opts, e));
     TRY(cpu_flags(&flags, e));
     cpu_kern_init(&c->k, flags);
     TRY(pool_new(opts->n_thread, &c->pool, e));

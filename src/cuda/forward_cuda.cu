@@ -638,8 +638,12 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     if (opts->i_card >= n_dev || cudaSetDevice(opts->i_card) != cudaSuccess)
         return err_set(e, E_DEVICE, "no CUDA card number %d: this machine has %d", opts->i_card,
                        n_dev);
-    if (opts->arith != ARITH_BF16)
-        return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16");
+    if (opts->arith != ARITH_BF16 || opts->dense == DENSE_Q8)
+        return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16, --dense bf16");
+    if (opts->kv != KV_AUTO && opts->kv != KV_BF16)
+        return err_set(e, E_INPUT, "on a card keys and values are bf16: --kv-cache-dtype bfloat16");
+    if (opts->n_cpu_moe > 0)
+        return err_set(e, E_INPUT, "all experts must fit the card: no --n-cpu-moe");
     status st = check_spec(&w->spec, e);
     if (st < 0)
         return st;

@@ -771,13 +771,12 @@ out:
 /* The card if asked for; the processor if asked for, or if no card here runs this model. */
 static status open_backend(struct engine *g, const struct engine_opts *o, struct err *e)
 {
-    struct backend_opts bo = {.arith = o->arith, .n_thread = o->n_thread, .i_card = o->i_card};
     if (o->device != DEVICE_CPU) {
-        status st = backend_cuda_open(o->weights, &bo, &g->backend, e);
+        status st = backend_cuda_open(o->weights, &o->compute, &g->backend, e);
         if (st == OK || o->device == DEVICE_CUDA)
             return st;
     }
-    return backend_cpu_open(o->weights, &bo, &g->backend, e);
+    return backend_cpu_open(o->weights, &o->compute, &g->backend, e);
 }
 
 static status open_parts(struct engine *g, const struct engine_opts *o, struct err *e)

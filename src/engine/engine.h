@@ -25,13 +25,11 @@ struct engine_opts {
     const struct vocab *vocab;     /* NULL for a checkpoint without tokenizer */
     struct constrain *constrain;   /* of the model; outlives the engine */
     enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } device;
-    int i_card; /* DEVICE_CUDA */
-    enum arith arith;
-    int n_thread;
-    int n_ctx;        /* most tokens of one request */
-    int max_requests; /* sequences running at once */
-    int max_queue;    /* requests that wait; more are refused with E_BUSY */
-    int chunk;        /* most prompt rows of one step; 0: what the backend likes */
+    struct backend_opts compute; /* i_card: of DEVICE_CUDA */
+    int n_ctx;                   /* most tokens of one request */
+    int max_requests;            /* sequences running at once */
+    int max_queue;               /* requests that wait; more are refused with E_BUSY */
+    int chunk;                   /* most prompt rows of one step; 0: what the backend likes */
     size_t
         memory_bytes; /* of the cache; 0: what max_requests contexts need, if the machine has it */
     double memory_share; /* of what the machine has, the cache's part at most */

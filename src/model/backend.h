@@ -19,13 +19,20 @@
 
 #include "model/weights.h"
 
-enum arith { ARITH_F32, ARITH_BF16, ARITH_Q8 };
+enum arith { ARITH_F32, ARITH_BF16, ARITH_Q8, ARITH_FP8 };
+enum dense_type { DENSE_AUTO, DENSE_BF16, DENSE_Q8 };
+enum kv_type { KV_AUTO, KV_F32, KV_BF16, KV_Q8, KV_FP8 };
 
+/* How to compute. A backend refuses what it cannot do with E_INPUT and a line that says what it
+ * can. */
 struct backend_opts {
-    /* Inputs of the matrix products; cache in float32 or bf16 (ARITH_Q8: bf16) accordingly. */
-    enum arith arith;
-    int n_thread; /* CPU workers; 0 = the processors this process may use */
-    int i_card;   /* which CUDA card */
+    enum arith arith;      /* inputs of the matrix products */
+    enum dense_type dense; /* attention's matrices and the head; AUTO: 8-bit under ARITH_Q8 alone */
+    enum kv_type kv;       /* keys and values; AUTO: float32 under ARITH_F32, else bf16 */
+    int n_thread;          /* CPU workers; 0 = the processors this process may use */
+    int i_card;            /* which CUDA card */
+    bool deterministic; /* a row's result never depends on the other rows; on the CPU always so */
+    int n_cpu_moe;      /* layers whose experts stay with the CPU while a card computes the rest */
 };
 
 struct kv_plan {
@@ -142,7 +149,7 @@ MUST_USE status backend_cpu_open(const struct weights *, const struct backend_op
  * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
 MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
                                   struct backend **, struct err *);
-#define BACKEND_CUDA_ABI GLOSS_VERSION "-4"
+#define BACKEND_CUDA_ABI GLOSS_VERSION "-5"
 
 /* One timing: best of a few runs of all threads together; bytes and flops of such a run (0: none).
  */

@@ -701,10 +701,10 @@ class Life(unittest.TestCase):
     def test_flags_that_promise(self):
         """What a flag asks for is so, or the start says why not."""
         for args, words in ((("--kv-cache-dtype", "float32"), b"--arith"), (("--kv-cache-dtype", "bfloat16", "--arith", "f32"), b"--arith"),
-                            (("--kv-cache-dtype", "fp8"), b"auto"), (("--gpu-memory-utilization", "0"), b"gpu-memory-utilization"),
+                            (("--kv-cache-dtype", "fp8"), b"bfloat16"), (("--kv-cache-dtype", "fp4"), b"auto"), (("--gpu-memory-utilization", "0"), b"gpu-memory-utilization"),
                             (("--mem-fraction-static", "1.5"), b"mem-fraction-static")):
             r = subprocess.run([os.environ["GLOSS"], "serve", "--port", "0", *args], capture_output=True, timeout=20)
-            self.assertEqual(r.returncode, 2, r.stderr)
+            self.assertIn(r.returncode, (1, 2), r.stderr)
             self.assertIn(words, r.stderr)
         with Server("--no-web", "--gpu-memory-utilization", "0.5", "--kv-cache-dtype", "float32", "--arith", "f32", "--ctx-size", "4096") as server:
             self.assertEqual(server.ask("GET", "/")[0], 404)
