@@ -1,8 +1,8 @@
 /* The CPU backend: the forward pass of ref/forward_ref.c on the kernels of kern.h.
  *
- * Owns the key/value pages, the scratch memory and the worker threads; borrows the weights. One
- * step is one pool_run: every worker walks through all layers (run_step below is the model), and
- * barriers stand where a phase reads what other workers wrote:
+ * Owns the scratch memory and the worker threads, and with attn_cpu.c the key/value pages; borrows
+ * the weights. One step is one pool_run: every worker walks through all layers (run_step below is
+ * the model), and barriers stand where a phase reads what other workers wrote:
  *
  *     norm, q k v, rope, cache | attention | o, residual | norm, router | gate up, swiglu |
  *     down, combine, residual
@@ -18,23 +18,18 @@
  * dense matrices as such blocks, made at open; matrices of experts that are not MXFP4 are then
  * used as with ARITH_BF16. The mapped pages of what was copied are given back.
  *
- * Page layout: [layer of the pool][key head][keys [d_head, page_tok], values [page_tok, d_head]].
- *
  * kv_init allocates everything; step allocates nothing. Called by the engine (or a test), by one
  * thread at a time. Does not check what backend.h makes the engine promise beyond memory safety.
  */
-#include "cpu/kern.h"
+#include "cpu/forward_cpu.h"
 
 #include "base/mem.h"
 #include "base/num.h"
-#include "base/pool.h"
 #include "base/sysmem.h"
-#include "model/backend.h"
 #include "model/rope.h"
 
 #include <limits.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 
 enum {
@@ -43,89 +38,8 @@ enum {
         1 << 14,           /* router weights (and as many floats) that are cheaper than a barrier */
     OUT_UNIT = 16,         /* outputs are shared out in multiples of this */
     PAIR_CHUNK = 64,       /* gate/up pairs computed before their SwiGLU: they stay in L1 */
-    ATTN_ROWS = 16,        /* rows that walk over a sequence's pages together */
     DOWN_FLOATS = 1 << 17, /* a worker's buffer for the experts' outputs: half a megabyte */
     HUGE_PAGE = 2 << 20
-};
-
-/* Rows ready for the products: [n, n_in] each, in the forms that this checkpoint's matrices need.
- */
-struct acts {
-    float *f;         /* exact (ARITH_F32) or rounded to bf16; NULL when no product wants it */
-    uint16_t *h;      /* bf16, for the *_bf16 kernels; NULL when no product wants it */
-    size_t ld;        /* elements per row */
-    struct q8_rows q; /* ARITH_Q8, else q.q is NULL */
-};
-
-/* A dense matrix and, for ARITH_Q8, its copy: [n_out/8, n_in/32] or NULL. */
-struct dense {
-    const struct mat *m;
-    struct q8_block *q8;
-};
-enum { N_DENSE = 4 }; /* of a layer: q, k, v, o */
-
-/* One worker's own memory. R = max_rows, K = n_active, E = n_expert. */
-struct scratch {
-    float *norm_f;          /* [SMALL_ROWS, d_model] */
-    struct acts norm;       /* [SMALL_ROWS, d_model] */
-    float *router_v;        /* [SMALL_ROWS, E] */
-    float *head;            /* [R, d_head] a key or value head before it goes to the cache */
-    float *attn_m, *attn_l; /* [ATTN_ROWS, heads per key head] */
-    float *attn_acc;        /* [ATTN_ROWS, heads per key head, d_head] */
-    float *pair;            /* [R, 2 * PAIR_CHUNK] */
-    float *swiglu;          /* [PAIR_CHUNK] */
-    float *down;            /* [n_down] */
-    void *tmp;              /* struct mul's */
-    /* Routing of all rows; every worker computes the same. A slot is a (row, expert) pair; slots
-     * are numbered expert by expert, so an expert's rows lie together. */
-    int32_t *expert;   /* [R, K] */
-    float *weight;     /* [R, K] */
-    int32_t *slot;     /* [R, K] slot of the row's j-th expert */
-    int32_t *slot_row; /* [R * K] */
-    int32_t *first;    /* [E + 1] first slot of each expert */
-};
-
-struct kv_pool {
-    int n_layer; /* layers that use this pool */
-    size_t page_bytes;
-    int n_page;
-    uint8_t *p; /* [n_page, page_bytes], untouched: a page costs memory once used */
-};
-
-struct cpu {
-    struct backend base;
-    const struct weights *w;
-    struct cpu_kern k;
-    struct pool *pool;
-    enum arith arith;
-    bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
-    struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
-    struct q8_block *q8;           /* all copies */
-    size_t q8_bytes, packed_bytes; /* of the copies, of what they stand for */
-    double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
-    int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
-
-    bool ready;
-    struct kv_plan plan;
-    struct kv_pool full, window;
-    size_t n_down;
-    size_t block_bytes;
-    void *block;                      /* all that follows */
-    float *x;                         /* [R, d_model] residual */
-    float *cos, *sin;                 /* [R, d_head/2] */
-    float *norm_f;                    /* [R, d_model] */
-    struct acts norm;                 /* [R, d_model] */
-    float *q;                         /* [R, n_head * d_head] */
-    struct acts attn;                 /* [R, n_head * d_head] */
-    float *router_v;                  /* [R, E] */
-    struct acts ff;                   /* [R * K, d_ff], by slot */
-    float *logits;                    /* [max_logit_rows, n_vocab] */
-    struct batch_seq const **row_seq; /* [R] */
-    int32_t *row_pos;                 /* [R] */
-    struct scratch *scratch;          /* [workers] */
-
-    const struct batch *b; /* of the running step */
-    atomic_int bad;        /* first wanted logit row with NaN or Inf, or INT_MAX */
 };
 
 /* ---- products ---------------------------------------------------------------------------- */
@@ -136,9 +50,8 @@ static bool wants_h(const struct cpu *c, bool mx, enum dtype t)
     return c->arith != ARITH_F32 && c->k.bf16_dot && (mx || t == DT_BF16);
 }
 
-/* Stores n elements at (row, col) in the forms in use, rounding as the arithmetic says. */
-static void acts_put(const struct cpu *c, const struct acts *a, size_t row, size_t col,
-                     const float *v, int n)
+void cpu_acts_put(const struct cpu *c, const struct acts *a, size_t row, size_t col, const float *v,
+                  int n)
 {
     size_t at = row * a->ld + col;
     if (a->q.q)
@@ -279,50 +192,10 @@ static void norm_rows(struct cpu *c, int t, const float *w, const int32_t *rows,
     for (int i = lo; i < hi; i++) {
         size_t r = (size_t)(rows ? rows[i] : i), d = (size_t)s->d_model;
         c->k.rmsnorm(c->x + r * d, w, s->d_model, s->norm_eps, out + (size_t)i * d);
-        acts_put(c, *a, (size_t)i, 0, out + (size_t)i * d, s->d_model);
+        cpu_acts_put(c, *a, (size_t)i, 0, out + (size_t)i * d, s->d_model);
     }
     if (!own)
         pool_sync(c->pool);
-}
-
-/* The keys of one head in one page; its values follow. */
-static uint8_t *page_head(const struct cpu *c, const struct kv_pool *kv, int page, int layer,
-                          int head)
-{
-    const struct spec *s = &c->w->spec;
-    size_t one = kv->page_bytes / ((size_t)kv->n_layer * (size_t)s->n_kv_head);
-    return kv->p + (size_t)page * kv->page_bytes +
-           ((size_t)c->pool_layer[layer] * (size_t)s->n_kv_head + (size_t)head) * one;
-}
-
-/* Puts one head of every row into the cache: keys transposed, values as rows. */
-static void cache_put(struct cpu *c, int layer, int head, const float *v, bool is_key)
-{
-    const struct spec *s = &c->w->spec;
-    bool sliding = s->sliding[layer];
-    const struct kv_pool *kv = sliding ? &c->window : &c->full;
-    size_t n_tok = (size_t)c->plan.page_tok, d = (size_t)s->d_head;
-    for (int r = 0; r < c->b->n_row; r++, v += d) {
-        const struct batch_seq *q = c->row_seq[r];
-        size_t pos = (size_t)c->row_pos[r], slot = pos % n_tok;
-        int page = (sliding ? q->window : q->full)[pos / n_tok];
-        uint8_t *p = page_head(c, kv, page, layer, head);
-        if (c->arith == ARITH_F32) {
-            float *f = (float *)(void *)p;
-            if (!is_key)
-                memcpy(f + n_tok * d + slot * d, v, d * sizeof *v);
-            else
-                for (size_t i = 0; i < d; i++)
-                    f[i * n_tok + slot] = v[i];
-        } else {
-            uint16_t *h = (uint16_t *)(void *)p;
-            if (!is_key)
-                c->k.to_bf16(v, s->d_head, h + n_tok * d + slot * d);
-            else
-                for (size_t i = 0; i < d; i++)
-                    h[i * n_tok + slot] = f32_bf16(v[i]);
-        }
-    }
 }
 
 /* Queries, keys and values of all rows; a worker takes whole heads. */
@@ -352,76 +225,7 @@ static void phase_qkv(struct cpu *c, int t, int layer)
         for (int r = 0; r < n_row && kind != 2; r++)
             c->k.rope(y + (size_t)r * ld, c->cos + r * half, c->sin + r * half, half, scale);
         if (kind != 0)
-            cache_put(c, layer, head, y, kind == 1);
-    }
-}
-
-/* Rows [r0, r0 + n) of one sequence, the query heads of one key head: the rows walk over the pages
- * together, so a page is in L1 when the second row needs it. */
-static void attend(struct cpu *c, int t, int layer, int head, const struct batch_seq *q, int r0,
-                   int n)
-{
-    const struct spec *s = &c->w->spec;
-    struct scratch *sc = &c->scratch[t];
-    bool sliding = s->sliding[layer];
-    const struct kv_pool *kv = sliding ? &c->window : &c->full;
-    const int32_t *table = sliding ? q->window : q->full;
-    int n_q = s->n_head / s->n_kv_head, n_tok = c->plan.page_tok, d = s->d_head;
-    size_t q_at = (size_t)(head * n_q) * (size_t)d, ld = (size_t)s->n_head * (size_t)d;
-    size_t state = (size_t)n_q * (size_t)d;
-    size_t values = (size_t)n_tok * (size_t)d * (c->arith == ARITH_F32 ? 4 : 2);
-    for (int i = 0; i < n; i++) {
-        for (int h = 0; h < n_q; h++) {
-            sc->attn_m[i * n_q + h] = c->w->layer[layer].sinks[head * n_q + h];
-            sc->attn_l[i * n_q + h] = 1.0f;
-        }
-    }
-    memset(sc->attn_acc, 0, (size_t)n * state * sizeof(float));
-    int pos0 = c->row_pos[r0], window = sliding ? s->window : INT_MAX;
-    int first = max_int(0, pos0 - (window - 1)) / n_tok;
-    for (int page = first; page <= (pos0 + n - 1) / n_tok; page++) {
-        const uint8_t *k = page_head(c, kv, table[page], layer, head);
-        for (int i = 0; i < n; i++) {
-            int lo = max_int(0, pos0 + i - (window - 1)) - page * n_tok;
-            int hi = pos0 + i + 1 - page * n_tok;
-            struct attn a = {.q = c->q + (size_t)(r0 + i) * ld + q_at,
-                             .k = k,
-                             .v = k + values,
-                             .n_q = n_q,
-                             .d_head = d,
-                             .page_tok = n_tok,
-                             .lo = max_int(lo, 0),
-                             .hi = min_int(hi, n_tok),
-                             .m = sc->attn_m + i * n_q,
-                             .l = sc->attn_l + i * n_q,
-                             .acc = sc->attn_acc + (size_t)i * state};
-            if (a.lo >= a.hi)
-                continue;
-            if (c->arith == ARITH_F32)
-                c->k.attn_f32(&a);
-            else
-                c->k.attn_bf16(&a);
-        }
-    }
-    for (int i = 0; i < n; i++) {
-        float *acc = sc->attn_acc + (size_t)i * state;
-        for (int h = 0; h < n_q; h++)
-            for (int j = 0; j < d; j++)
-                acc[h * d + j] /= sc->attn_l[i * n_q + h];
-        acts_put(c, &c->attn, (size_t)(r0 + i), q_at, acc, (int)state);
-    }
-}
-
-static void phase_attention(struct cpu *c, int t, int layer)
-{
-    const struct spec *s = &c->w->spec;
-    int unit = 0, n_t = pool_size(c->pool);
-    for (int i = 0; i < c->b->n_seq; i++) {
-        const struct batch_seq *q = &c->b->seq[i];
-        for (int r = 0; r < q->n_row; r += ATTN_ROWS)
-            for (int head = 0; head < s->n_kv_head; head++)
-                if (unit++ % n_t == t)
-                    attend(c, t, layer, head, q, q->row0 + r, min_int(ATTN_ROWS, q->n_row - r));
+            cpu_kv_put(c, layer, head, y, kind == 1);
     }
 }
 
@@ -518,7 +322,7 @@ static void phase_gate_up(struct cpu *c, int t, int layer, const struct acts *x)
             for (int i = 0; i < n; i++) {
                 c->k.swiglu(sc->pair + (size_t)i * 2 * PAIR_CHUNK, n_pair, s->swiglu_alpha,
                             s->swiglu_limit, sc->swiglu);
-                acts_put(c, &c->ff, (size_t)(slot0 + i), (size_t)j, sc->swiglu, n_pair);
+                cpu_acts_put(c, &c->ff, (size_t)(slot0 + i), (size_t)j, sc->swiglu, n_pair);
             }
         }
     }
@@ -610,7 +414,7 @@ static void run_step(void *arg, int t)
         const struct acts *x;
         phase_qkv(c, t, layer);
         pool_sync(c->pool);
-        phase_attention(c, t, layer);
+        cpu_attention(c, t, layer);
         pool_sync(c->pool);
         phase_out(c, t, layer);
         pool_sync(c->pool);
@@ -655,14 +459,7 @@ static status cpu_step(struct backend *base, const struct batch *b, struct step_
 
 /* ---- memory ------------------------------------------------------------------------------ */
 
-/* Hands out parts of one block; first with base NULL to learn the size. Overflow sticks. */
-struct carve {
-    uint8_t *base;
-    size_t used;
-    bool overflow;
-};
-
-static void *carve(struct carve *k, size_t n, size_t size)
+void *cpu_carve(struct carve *k, size_t n, size_t size)
 {
     size_t bytes, at = k->used;
     if (!mul_ok(n, size, &bytes) || !add_ok(bytes, 63, &bytes) ||
@@ -676,13 +473,13 @@ static void carve_acts(struct carve *k, const struct cpu *c, struct acts *a, siz
     size_t n = 0;
     k->overflow |= !mul_ok(rows, ld, &n);
     a->ld = ld;
-    a->f = c->need_f ? carve(k, n, sizeof *a->f) : NULL;
-    a->h = c->need_h ? carve(k, n, sizeof *a->h) : NULL;
+    a->f = c->need_f ? cpu_carve(k, n, sizeof *a->f) : NULL;
+    a->h = c->need_h ? cpu_carve(k, n, sizeof *a->h) : NULL;
     a->q = (struct q8_rows){.ld = ld};
     if (c->arith == ARITH_Q8) {
-        a->q.q = carve(k, n, sizeof *a->q.q);
-        a->q.d = carve(k, n / Q8_IN, sizeof *a->q.d);
-        a->q.sum = carve(k, n / Q8_IN, sizeof *a->q.sum);
+        a->q.q = cpu_carve(k, n, sizeof *a->q.q);
+        a->q.d = cpu_carve(k, n / Q8_IN, sizeof *a->q.d);
+        a->q.sum = cpu_carve(k, n / Q8_IN, sizeof *a->q.sum);
     }
 }
 
@@ -691,25 +488,22 @@ static void carve_scratch(struct carve *k, const struct cpu *c, struct scratch *
     const struct spec *p = &c->w->spec;
     size_t R = (size_t)c->plan.max_rows, K = (size_t)p->n_active, E = (size_t)p->n_expert;
     size_t d = (size_t)p->d_model, dh = (size_t)p->d_head;
-    size_t n_q = (size_t)(p->n_head / p->n_kv_head);
-    s->norm_f = carve(k, SMALL_ROWS * d, sizeof(float));
+    s->norm_f = cpu_carve(k, SMALL_ROWS * d, sizeof(float));
     carve_acts(k, c, &s->norm, SMALL_ROWS, d);
-    s->router_v = carve(k, SMALL_ROWS * E, sizeof(float));
-    s->head = carve(k, R * dh, sizeof(float));
-    s->attn_m = carve(k, ATTN_ROWS * n_q, sizeof(float));
-    s->attn_l = carve(k, ATTN_ROWS * n_q, sizeof(float));
-    s->attn_acc = carve(k, ATTN_ROWS * n_q * dh, sizeof(float));
-    s->pair = carve(k, R * 2 * PAIR_CHUNK, sizeof(float));
-    s->swiglu = carve(k, PAIR_CHUNK, sizeof(float));
-    s->down = carve(k, c->n_down, sizeof(float));
+    s->router_v = cpu_carve(k, SMALL_ROWS * E, sizeof(float));
+    s->head = cpu_carve(k, R * dh, sizeof(float));
+    cpu_attn_carve(k, c, s);
+    s->pair = cpu_carve(k, R * 2 * PAIR_CHUNK, sizeof(float));
+    s->swiglu = cpu_carve(k, PAIR_CHUNK, sizeof(float));
+    s->down = cpu_carve(k, c->n_down, sizeof(float));
     size_t n_in = d > (size_t)p->d_ff ? d : (size_t)p->d_ff, n_attn = (size_t)p->n_head * dh;
     n_in = n_in > n_attn ? n_in : n_attn;
-    s->tmp = carve(k, 1, mul_tmp((int)n_in));
-    s->expert = carve(k, R * K, sizeof(int32_t));
-    s->weight = carve(k, R * K, sizeof(float));
-    s->slot = carve(k, R * K, sizeof(int32_t));
-    s->slot_row = carve(k, R * K, sizeof(int32_t));
-    s->first = carve(k, E + 1, sizeof(int32_t));
+    s->tmp = cpu_carve(k, 1, mul_tmp((int)n_in));
+    s->expert = cpu_carve(k, R * K, sizeof(int32_t));
+    s->weight = cpu_carve(k, R * K, sizeof(float));
+    s->slot = cpu_carve(k, R * K, sizeof(int32_t));
+    s->slot_row = cpu_carve(k, R * K, sizeof(int32_t));
+    s->first = cpu_carve(k, E + 1, sizeof(int32_t));
 }
 
 static void carve_all(struct carve *k, struct cpu *c)
@@ -718,38 +512,23 @@ static void carve_all(struct carve *k, struct cpu *c)
     size_t R = (size_t)c->plan.max_rows, K = (size_t)p->n_active, d = (size_t)p->d_model;
     size_t half = (size_t)p->d_head / 2, n_qd = (size_t)p->n_head * (size_t)p->d_head;
     int n_t = pool_size(c->pool);
-    c->scratch = carve(k, (size_t)n_t, sizeof *c->scratch);
-    c->x = carve(k, R * d, sizeof(float));
-    c->cos = carve(k, R * half, sizeof(float));
-    c->sin = carve(k, R * half, sizeof(float));
-    c->norm_f = carve(k, R * d, sizeof(float));
+    c->scratch = cpu_carve(k, (size_t)n_t, sizeof *c->scratch);
+    c->x = cpu_carve(k, R * d, sizeof(float));
+    c->cos = cpu_carve(k, R * half, sizeof(float));
+    c->sin = cpu_carve(k, R * half, sizeof(float));
+    c->norm_f = cpu_carve(k, R * d, sizeof(float));
     carve_acts(k, c, &c->norm, R, d);
-    c->q = carve(k, R * n_qd, sizeof(float));
+    c->q = cpu_carve(k, R * n_qd, sizeof(float));
     carve_acts(k, c, &c->attn, R, n_qd);
-    c->router_v = carve(k, R * (size_t)p->n_expert, sizeof(float));
+    c->router_v = cpu_carve(k, R * (size_t)p->n_expert, sizeof(float));
     carve_acts(k, c, &c->ff, R * K, (size_t)p->d_ff);
-    c->logits = carve(k, (size_t)c->plan.max_logit_rows, (size_t)p->n_vocab * sizeof(float));
-    c->row_seq = carve(k, R, sizeof *c->row_seq);
-    c->row_pos = carve(k, R, sizeof *c->row_pos);
+    c->logits = cpu_carve(k, (size_t)c->plan.max_logit_rows, (size_t)p->n_vocab * sizeof(float));
+    c->row_seq = cpu_carve(k, R, sizeof *c->row_seq);
+    c->row_pos = cpu_carve(k, R, sizeof *c->row_pos);
     for (int t = 0; t < n_t; t++) {
         struct scratch unused;
         carve_scratch(k, c, k->base ? &c->scratch[t] : &unused);
     }
-}
-
-static size_t page_bytes(const struct cpu *c, int n_layer, int page_tok)
-{
-    const struct spec *s = &c->w->spec;
-    size_t element = c->arith == ARITH_F32 ? sizeof(float) : sizeof(uint16_t);
-    return (size_t)n_layer * (size_t)s->n_kv_head * (size_t)s->d_head * 2 * element *
-           (size_t)page_tok;
-}
-
-static void cpu_page_bytes(const struct backend *base, int page_tok, size_t *full, size_t *window)
-{
-    const struct cpu *c = (const struct cpu *)base;
-    *full = page_bytes(c, c->full.n_layer, page_tok);
-    *window = page_bytes(c, c->window.n_layer, page_tok);
 }
 
 static size_t cpu_memory(const struct backend *base)
@@ -760,37 +539,10 @@ static size_t cpu_memory(const struct backend *base)
     return available > c->w->n_bytes ? available - c->w->n_bytes : available > 0;
 }
 
-static void cpu_kv_copy(struct backend *base, const struct page_pair *pair, int n)
-{
-    struct cpu *c = (struct cpu *)base;
-    for (int i = 0; i < n; i++) {
-        const struct kv_pool *kv = pair[i].window ? &c->window : &c->full;
-        memcpy(kv->p + (size_t)pair[i].to * kv->page_bytes,
-               kv->p + (size_t)pair[i].from * kv->page_bytes, kv->page_bytes);
-    }
-}
-
-static status pool_init(struct kv_pool *kv, size_t bytes, int n_page, const char *what,
-                        struct err *e)
-{
-    size_t total;
-    if (n_page < 0 || !mul_ok(bytes, (size_t)n_page, &total))
-        return err_set(e, E_LIMIT, "%d pages for %s are too many", n_page, what);
-    kv->page_bytes = bytes;
-    kv->n_page = n_page;
-    kv->p = mem_aligned(64, total);
-    if (!kv->p)
-        return err_set(e, E_NOMEM, "out of memory for the cache of %s: %.1f MiB", what,
-                       (double)total / (1 << 20));
-    return OK;
-}
-
 static void cpu_kv_fini(struct cpu *c)
 {
-    mem_free(c->full.p);
-    mem_free(c->window.p);
+    cpu_kv_free(c);
     mem_free(c->block);
-    c->full.p = c->window.p = NULL;
     c->block = NULL;
 }
 
@@ -816,10 +568,7 @@ static status cpu_kv_init(struct backend *base, const struct kv_plan *plan, stru
     carve_all(&k, c);
     if (k.overflow)
         return err_set(e, E_LIMIT, "steps of %d rows are too large", plan->max_rows);
-    TRY(pool_init(&c->full, page_bytes(c, c->full.n_layer, plan->page_tok), plan->n_full,
-                  "full layers", e));
-    TRY(pool_init(&c->window, page_bytes(c, c->window.n_layer, plan->page_tok), plan->n_window,
-                  "sliding layers", e));
+    TRY(cpu_kv_alloc(c, e));
     c->block_bytes = k.used;
     c->block = mem_aligned(64, k.used);
     if (!c->block) {
@@ -967,7 +716,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .chunk = 256,
                                .close = cpu_close,
                                .kv_init = cpu_kv_init,
-                               .kv_page_bytes = cpu_page_bytes,
+                               .kv_page_bytes = cpu_kv_page_bytes,
                                .kv_memory = cpu_memory,
                                .kv_copy = cpu_kv_copy,
                                .step = cpu_step,

@@ -1,0 +1,127 @@
+/* What the files of the CPU backend share: its state, a worker's memory, and the few functions that
+ * one file defines for another. forward_cpu.c describes the whole.
+ */
+#ifndef CPU_FORWARD_CPU_H
+#define CPU_FORWARD_CPU_H
+
+#include "cpu/kern.h"
+
+#include "base/pool.h"
+#include "model/backend.h"
+
+#include <stdatomic.h>
+
+/* Rows ready for the products: [n, n_in] each, in the forms that this checkpoint's matrices need.
+ */
+struct acts {
+    float *f;         /* exact (ARITH_F32) or rounded to bf16; NULL when no product wants it */
+    uint16_t *h;      /* bf16, for the *_bf16 kernels; NULL when no product wants it */
+    size_t ld;        /* elements per row */
+    struct q8_rows q; /* ARITH_Q8, else q.q is NULL */
+};
+
+/* A dense matrix and, for ARITH_Q8, its copy: [n_out/8, n_in/32] or NULL. */
+struct dense {
+    const struct mat *m;
+    struct q8_block *q8;
+};
+enum { N_DENSE = 4 }; /* of a layer: q, k, v, o */
+
+/* One worker's own memory. R = max_rows, K = n_active, E = n_expert. */
+struct scratch {
+    float *norm_f;          /* [SMALL_ROWS, d_model] */
+    struct acts norm;       /* [SMALL_ROWS, d_model] */
+    float *router_v;        /* [SMALL_ROWS, E] */
+    float *head;            /* [R, d_head] a key or value head before it goes to the cache */
+    float *attn_m, *attn_l; /* [ATTN_ROWS, heads per key head] */
+    float *attn_acc;        /* [ATTN_ROWS, heads per key head, d_head] */
+    float *pair;            /* [R, 2 * PAIR_CHUNK] */
+    float *swiglu;          /* [PAIR_CHUNK] */
+    float *down;            /* [n_down] */
+    void *tmp;              /* struct mul's */
+    /* Routing of all rows; every worker computes the same. A slot is a (row, expert) pair; slots
+     * are numbered expert by expert, so an expert's rows lie together. */
+    int32_t *expert;   /* [R, K] */
+    float *weight;     /* [R, K] */
+    int32_t *slot;     /* [R, K] slot of the row's j-th expert */
+    int32_t *slot_row; /* [R * K] */
+    int32_t *first;    /* [E + 1] first slot of each expert */
+};
+
+struct kv_pool {
+    int n_layer; /* layers that use this pool */
+    size_t page_bytes;
+    int n_page;
+    uint8_t *p; /* [n_page, page_bytes], untouched: a page costs memory once used */
+};
+
+struct cpu {
+    struct backend base;
+    const struct weights *w;
+    struct cpu_kern k;
+    struct pool *pool;
+    enum arith arith;
+    bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
+    struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
+    struct q8_block *q8;           /* all copies */
+    size_t q8_bytes, packed_bytes; /* of the copies, of what they stand for */
+    double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
+    int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
+
+    bool ready;
+    struct kv_plan plan;
+    struct kv_pool full, window;
+    size_t n_down;
+    size_t block_bytes;
+    void *block;                      /* all that follows */
+    float *x;                         /* [R, d_model] residual */
+    float *cos, *sin;                 /* [R, d_head/2] */
+    float *norm_f;                    /* [R, d_model] */
+    struct acts norm;                 /* [R, d_model] */
+    float *q;                         /* [R, n_head * d_head] */
+    struct acts attn;                 /* [R, n_head * d_head] */
+    float *router_v;                  /* [R, E] */
+    struct acts ff;                   /* [R * K, d_ff], by slot */
+    float *logits;                    /* [max_logit_rows, n_vocab] */
+    struct batch_seq const **row_seq; /* [R] */
+    int32_t *row_pos;                 /* [R] */
+    struct scratch *scratch;          /* [workers] */
+
+    const struct batch *b; /* of the running step */
+    atomic_int bad;        /* first wanted logit row with NaN or Inf, or INT_MAX */
+};
+
+/* ---- forward_cpu.c ---- */
+
+/* Stores n elements at (row, col) in the forms in use, rounding as the arithmetic says. */
+void cpu_acts_put(const struct cpu *c, const struct acts *a, size_t row, size_t col, const float *v,
+                  int n);
+
+/* Hands out parts of one block; first with base NULL to learn the size. Overflow sticks. */
+struct carve {
+    uint8_t *base;
+    size_t used;
+    bool overflow;
+};
+void *cpu_carve(struct carve *k, size_t n, size_t size);
+
+/* ---- attn_cpu.c: the key/value pages, and attention over them ---- */
+
+/* Allocates the pages of c->plan; after a failure cpu_kv_free frees what there is. */
+MUST_USE status cpu_kv_alloc(struct cpu *c, struct err *e);
+void cpu_kv_free(struct cpu *c); /* twice allowed */
+
+/* struct backend's kv_page_bytes and kv_copy. */
+void cpu_kv_page_bytes(const struct backend *base, int page_tok, size_t *full, size_t *window);
+void cpu_kv_copy(struct backend *base, const struct page_pair *pair, int n);
+
+/* Puts one head of every row of the step, v [n_row, d_head], into the cache. */
+void cpu_kv_put(struct cpu *c, int layer, int head, const float *v, bool is_key);
+
+/* A worker's own memory for attention, handed out. */
+void cpu_attn_carve(struct carve *k, const struct cpu *c, struct scratch *s);
+
+/* Worker t's part of the attention of all rows: c->q to c->attn. */
+void cpu_attention(struct cpu *c, int t, int layer);
+
+#endif
