@@ -43,11 +43,22 @@ void cpu_kv_copy(struct backend *base, const struct page_pair *pair, int n)
     }
 }
 
-static status pool_init(struct kv_pool *kv, size_t bytes, int n_page, const char *what,
+/* Here a place in the host's memory is one more page. */
+void cpu_kv_swap(struct backend *base, const struct page_pair *pair, int n, bool out)
+{
+    struct cpu *c = (struct cpu *)base;
+    for (int i = 0; i < n; i++) {
+        struct page_pair p = pair[i];
+        *(out ? &p.to : &p.from) += p.window ? c->window.n_page : c->full.n_page;
+        cpu_kv_copy(base, &p, 1);
+    }
+}
+
+static status pool_init(struct kv_pool *kv, size_t bytes, int n_page, int n_host, const char *what,
                         struct err *e)
 {
     size_t total;
-    if (n_page < 0 || !mul_ok(bytes, (size_t)n_page, &total))
+    if (n_page < 0 || n_host < 0 || !mul_ok(bytes, (size_t)n_page + (size_t)n_host, &total))
         return err_set(e, E_LIMIT, "%d pages for %s are too many", n_page, what);
     kv->page_bytes = bytes;
     kv->n_page = n_page;
@@ -62,10 +73,10 @@ status cpu_kv_alloc(struct cpu *c, struct err *e)
 {
     const struct kv_plan *p = &c->plan;
     status st = OK;
-    TRY(pool_init(&c->full, page_bytes(c, c->full.n_layer, p->page_tok), p->n_full, "full layers",
-                  e));
+    TRY(pool_init(&c->full, page_bytes(c, c->full.n_layer, p->page_tok), p->n_full, p->n_host_full,
+                  "full layers", e));
     TRY(pool_init(&c->window, page_bytes(c, c->window.n_layer, p->page_tok), p->n_window,
-                  "sliding layers", e));
+                  p->n_host_window, "sliding layers", e));
 out:
     return st;
 }

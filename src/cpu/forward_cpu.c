@@ -719,6 +719,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .kv_page_bytes = cpu_kv_page_bytes,
                                .kv_memory = cpu_memory,
                                .kv_copy = cpu_kv_copy,
+                               .kv_swap = cpu_kv_swap,
                                .step = cpu_step,
                                .memory = cpu_memory_used};
     c->w = w;

@@ -52,7 +52,8 @@ struct kv_pool {
     int n_layer; /* layers that use this pool */
     size_t page_bytes;
     int n_page;
-    uint8_t *p; /* [n_page, page_bytes], untouched: a page costs memory once used */
+    /* [n_page + places of kv_swap, page_bytes], untouched: one costs memory once used */
+    uint8_t *p;
 };
 
 struct cpu {
@@ -111,9 +112,10 @@ void *cpu_carve(struct carve *k, size_t n, size_t size);
 MUST_USE status cpu_kv_alloc(struct cpu *c, struct err *e);
 void cpu_kv_free(struct cpu *c); /* twice allowed */
 
-/* struct backend's kv_page_bytes and kv_copy. */
+/* struct backend's kv_page_bytes, kv_copy and kv_swap. */
 void cpu_kv_page_bytes(const struct backend *base, int page_tok, size_t *full, size_t *window);
 void cpu_kv_copy(struct backend *base, const struct page_pair *pair, int n);
+void cpu_kv_swap(struct backend *base, const struct page_pair *pair, int n, bool out);
 
 /* Puts one head of every row of the step, v [n_row, d_head], into the cache. */
 void cpu_kv_put(struct cpu *c, int layer, int head, const float *v, bool is_key);

@@ -36,10 +36,11 @@ struct backend_opts {
 };
 
 struct kv_plan {
-    int page_tok; /* positions per page, a power of two */
-    int n_full;   /* pages in the pool of full layers */
-    int n_window; /* pages in the pool of sliding layers */
-    int max_rows; /* most rows of one step: scratch is sized by it */
+    int page_tok;                   /* positions per page, a power of two */
+    int n_full;                     /* pages in the pool of full layers */
+    int n_window;                   /* pages in the pool of sliding layers */
+    int n_host_full, n_host_window; /* places in the host's memory for pages of each, for kv_swap */
+    int max_rows;                   /* most rows of one step: scratch is sized by it */
     int max_logit_rows;
 };
 
@@ -110,7 +111,8 @@ struct pick {
     const float *logits; /* PICK_LOGITS: [n_vocab], until the next step; behind the row before */
 };
 
-/* A page of one pool and the page of that pool that becomes its copy. */
+/* A page of one pool and the page of that pool that becomes its copy; of kv_swap one of the two is
+ * a place in the host's memory. */
 struct page_pair {
     int from, to;
     bool window; /* of the pool of sliding layers */
@@ -128,6 +130,13 @@ struct backend {
     size_t (*kv_memory)(const struct backend *);
     /* Copies whole pages [n]: a sequence that forks inside a page. Cannot fail. */
     void (*kv_copy)(struct backend *, const struct page_pair *, int n);
+    /* Copies whole pages [n], bit for bit, to places in the host's memory (out: from is a page, to
+     * a place) or back (from is a place, to a page). kv_init made the places: of each pool 0 ..
+     * n_host - 1, memory of the backend's own, pinned where a card copies from it. Takes its turn
+     * among the calls: what was called before is seen, what is called later sees it, so pages and
+     * places may be used again at once; but it may return before the bytes have moved. Cannot fail;
+     * what goes wrong on a card is reported by the next step. */
+    void (*kv_swap)(struct backend *, const struct page_pair *, int n, bool out);
     /* E_NUMERIC when a wanted logit is NaN. Deterministic: a row's logits do not depend on the
      * other rows of the batch nor on how a sequence was cut into steps. */
     status (*step)(struct backend *, const struct batch *, struct step_out *, struct err *);
@@ -149,7 +158,7 @@ MUST_USE status backend_cpu_open(const struct weights *, const struct backend_op
  * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
 MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
                                   struct backend **, struct err *);
-#define BACKEND_CUDA_ABI GLOSS_VERSION "-5"
+#define BACKEND_CUDA_ABI GLOSS_VERSION "-6"
 
 /* One timing: best of a few runs of all threads together; bytes and flops of such a run (0: none).
  */

@@ -527,6 +527,60 @@ static void test_poisoned_pages(void **state)
     model_free(bad);
 }
 
+/* Pages that went to the host's memory and came back to other pages, after another sequence had
+ * theirs, hold what they held. */
+static void test_swapped_pages(void **state)
+{
+    (void)state;
+    enum { N = 40, HALF = 25, PAGES = 2, PLACES = 3 };
+    struct model *m = model_new(&shapes[0], 4);
+    int V = m->w.spec.n_vocab;
+    struct err e = {0};
+    int32_t tok[N], other[N];
+    random_tokens(4, V, N, tok);
+    random_tokens(5, V, N, other);
+    float *got = logits_new(m, N), *want = logits_new(m, N), *unused = logits_new(m, N);
+    run_alone(m, ARITH_BF16, 1, 16, 7, tok, N, want);
+    struct kv_plan plan = {.page_tok = 16,
+                           .n_full = 5,
+                           .n_window = 6,
+                           .n_host_full = PLACES,
+                           .n_host_window = PLACES,
+                           .max_rows = N,
+                           .max_logit_rows = N};
+    struct backend *b = backend(m, ARITH_BF16, 1, &plan);
+    struct feed f;
+    feed_init(&f, b, &m->w.spec, &plan, false);
+    feed_add(&f, tok, N);
+    int n = HALF;
+    assert_int_equal(feed_step(&f, &n, &got, &e), OK);
+    struct seq *q = &f.seq[0];
+    struct page_pair out[2 * PAGES], in[2 * PAGES];
+    for (int i = 0; i < PAGES; i++) { /* to the places from the last on, back to pages from 0 on */
+        out[i] = (struct page_pair){q->full[i], PLACES - 1 - i, false};
+        out[PAGES + i] = (struct page_pair){q->window[i], PLACES - 1 - i, true};
+        in[i] = (struct page_pair){PLACES - 1 - i, i, false};
+        in[PAGES + i] = (struct page_pair){PLACES - 1 - i, i, true};
+    }
+    b->kv_swap(b, out, 2 * PAGES, true);
+    struct feed g;
+    feed_init(&g, b, &m->w.spec, &plan, false);
+    feed_add(&g, other, N);
+    n = N;
+    assert_int_equal(feed_step(&g, &n, &unused, &e), OK);
+    b->kv_swap(b, in, 2 * PAGES, false);
+    for (int i = 0; i < PAGES; i++)
+        q->full[i] = q->window[i] = i;
+    n = N - HALF;
+    assert_int_equal(feed_step(&f, &n, &got, &e), OK);
+    same(got, want, (size_t)(N * V), "swapped", 0);
+    b->close(b);
+    mem_free(got);
+    mem_free(want);
+    mem_free(unused);
+    model_free(m);
+}
+
 /* An e8m0 byte of 255 in any block of a used expert must surface: clamps don't swallow NaN. */
 static void test_nan_scale(void **state)
 {
@@ -676,6 +730,7 @@ int main(void)
         cmocka_unit_test(test_chunks_and_threads),
         cmocka_unit_test(test_batches_and_recycling),
         cmocka_unit_test(test_poisoned_pages),
+        cmocka_unit_test(test_swapped_pages),
         cmocka_unit_test(test_nan_scale),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_no_memory),

@@ -71,6 +71,11 @@ static void fake_copy(struct backend *b, const struct page_pair *p, int n)
     fake(b)->cpu->kv_copy(fake(b)->cpu, p, n);
 }
 
+static void fake_swap(struct backend *b, const struct page_pair *p, int n, bool out)
+{
+    fake(b)->cpu->kv_swap(fake(b)->cpu, p, n, out);
+}
+
 static status bad_numbers(struct err *e)
 {
     n_bad++;
@@ -147,6 +152,7 @@ status backend_cuda_open(const struct weights *w, const struct backend_opts *o,
                                .kv_page_bytes = fake_page_bytes,
                                .kv_memory = fake_memory,
                                .kv_copy = fake_copy,
+                               .kv_swap = fake_swap,
                                .step = fake_step,
                                .pick = fake_pick};
     assert_int_equal(sample_scratch_open(&f->scratch, f->n_vocab), OK);
