@@ -10,6 +10,8 @@
  *   bf16:  [n_tile][n_step][slice 4][lane 32] of 16 bytes (a0 a1 a2 a3)
  *   MXFP4: [n_tile][n_step][lane 32] of 16 bytes, word i = slice i, bits as in layout.cu;
  *          scales [n_tile][n_step][g 8] of four bytes: rows g and g+8, of blocks 0 and 1
+ *   8-bit: [n_tile][n_step][half 2][lane 32] of 16 bytes: two words for each of two slices, bits as
+ *          in layout.cu; scales [n_tile][n_step][g 8][row g, g+8][block 2] bf16
  *
  * Row orders put what belongs together into one lane's rows g and g+8: the two halves that rotary
  * embedding mixes, and gate beside up.
@@ -45,15 +47,19 @@ enum {
 /* Chains per product; see above. */
 enum { CHAINS_QKV = 4, CHAINS_OUT = 8, CHAINS_HEAD = 1, CHAINS_EXPERTS = 1 };
 
+/* How a matrix's numbers are kept: the checkpoint's own ways, or 8-bit blocks made at load. */
+enum form { FORM_BF16, FORM_MX, FORM_Q8 };
+
 enum row_order { ORDER_PLAIN, ORDER_ROPE, ORDER_PAIR };
 
 /* A matrix, or the matrices of all experts of a layer one after the other. */
 struct dmat {
     uint4 *w;
-    uint32_t *scale; /* MXFP4, else NULL */
-    float gain;      /* 2^n taken out of the scale bytes so that they fit; mostly 1 */
+    uint32_t *scale; /* MXFP4 (experts) or 8-bit blocks (others), else NULL */
+    float gain;      /* 2^n taken out of the scales so that they fit; mostly 1 */
     int n_tile, n_step;
     int n_out, n_in;
+    bool one_form; /* the same kernel for any number of rows, so that its bits don't depend on it */
 };
 
 struct dlayer {
@@ -247,10 +253,11 @@ void upload_close(struct upload *);
 /* Each allocates its result on the card. */
 MUST_USE status upload_floats(struct upload *, const float *p, size_t n, float **out, struct err *);
 MUST_USE status upload_raw(struct upload *, const void *p, size_t n, void *out, struct err *);
-/* Stacks the parts' rows into one matrix; part i has row order order[i]. bf16 only. */
+/* Stacks the parts' rows into one matrix; part i, in bf16, has row order order[i]. form: FORM_BF16
+ * or FORM_Q8. */
 MUST_USE status upload_dense(struct upload *, const struct mat *const *part,
-                             const enum row_order *order, int n_part, struct dmat *out,
-                             struct err *);
+                             const enum row_order *order, int n_part, enum form form,
+                             struct dmat *out, struct err *);
 MUST_USE status upload_experts(struct upload *, const struct expert_mat *m, int n_expert,
                                enum row_order order, struct dmat *out, struct err *);
 MUST_USE status upload_sync(struct upload *, struct err *);
@@ -304,7 +311,7 @@ void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, 
               int n_expert, int n_active, const struct droute *r, __nv_bfloat16 *xn,
               cudaStream_t s);
 /* Slots of a group at most. */
-int router_group(int n_row, int n_active, int n_expert);
+int router_group(const struct dmat *gate, int n_row, int n_active, int n_expert);
 
 struct attn_args {
     const __nv_bfloat16 *q;

@@ -35,7 +35,7 @@ struct graph {
 
 struct cuda {
     struct backend base;
-    int i_card;
+    struct backend_opts opts;
     struct spec spec;
     cudaStream_t stream;
     struct dlayer layer[SPEC_MAX_LAYER];
@@ -113,12 +113,13 @@ static void run_layer(struct cuda *c, int i)
     const struct dlayer *l = &c->layer[i];
     const struct dpool *pool = l->sliding ? &c->window : &c->full;
     int n = c->n_row;
-    bool one = n == 1 && one_row_fits(l, s->n_expert);
-    if (i == 0 && n > 1)
+    bool alone = n == 1 && !c->opts.deterministic; /* norms inside the products */
+    bool one = alone && one_row_fits(l, s->n_expert);
+    if (i == 0 && !alone)
         k_norm(c->x, NULL, l->attn_norm, n, s->d_model, c->ld_x, s->norm_eps, c->xn, c->stream);
     struct qkv_out out = {c->q,      *pool,        l->i_pool, l->sliding,
                           s->n_head, s->n_kv_head, c->cos,    c->sin};
-    k_qkv(l, &c->st, c->x, n > 1 ? c->xn : NULL, n, s->norm_eps, &out, c->stream);
+    k_qkv(l, &c->st, c->x, alone ? NULL : c->xn, n, s->norm_eps, &out, c->stream);
     struct attn_args a = {
         c->q,     *pool,   l->i_pool, s->n_head, s->n_kv_head, l->sliding ? s->window : 0,
         l->sinks, c->attn, c->part,   c->arrived};
@@ -139,7 +140,7 @@ static void run_layer(struct cuda *c, int i)
     k_gate(l, &c->route, c->xn, n, s->n_active, s->n_expert, s->swiglu_alpha, s->swiglu_limit,
            c->ff, c->stream);
     k_down(l, &c->route, c->ff, n, s->n_active, s->n_expert, c->y, c->stream);
-    const float *next = n > 1 && i + 1 < s->n_layer ? c->layer[i + 1].attn_norm : NULL;
+    const float *next = !alone && i + 1 < s->n_layer ? c->layer[i + 1].attn_norm : NULL;
     k_combine(&c->route, c->y, n, s->n_active, s->d_model, c->x, next, c->ld_x, s->norm_eps, c->xn,
               c->stream);
 }
@@ -153,7 +154,7 @@ static void run_step(struct cuda *c)
         run_layer(c, i);
     if (c->n_logit == 0)
         return;
-    bool fused = c->n_logit == 1;
+    bool fused = c->n_logit == 1 && !c->opts.deterministic;
     if (!fused)
         k_norm(c->x, c->st.logit_row, c->final_norm, c->n_logit, s->d_model, c->ld_x, s->norm_eps,
                c->xn, c->stream);
@@ -203,6 +204,12 @@ static int32_t *take(struct cuda *c, size_t *at, size_t n, const int32_t **dev)
     return p;
 }
 
+/* A row alone attends in its own way, whose sums come out otherwise in the last bits. */
+static bool by_block(const struct cuda *c, const struct batch_seq *q)
+{
+    return q->n_row > 1 || c->opts.deterministic;
+}
+
 /* Fills the step's block; returns its length. Rows alone come before blocks of prompts. */
 static size_t fill_step(struct cuda *c, const struct batch *b)
 {
@@ -221,7 +228,7 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
     c->st.seq = (const struct dseq *)seq_dev;
     int n_block = 0;
     for (int i = 0; i < b->n_seq; i++)
-        n_block += b->seq[i].n_row > 1 ? div_up(b->seq[i].n_row, per) : 0;
+        n_block += by_block(c, &b->seq[i]) ? div_up(b->seq[i].n_row, per) : 0;
     int32_t *block = take(c, &at, (size_t)n_block * 3, &c->st.block);
     int32_t *table = take(c, &at, 0, &c->st.table);
     int n_table = 0;
@@ -246,19 +253,19 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
             pos[q->row0 + r] = q->pos0 + r;
             row_seq[q->row0 + r] = i;
         }
-        if (q->n_row == 1) {
+        if (!by_block(c, q)) {
             single[c->n_single++] =
                 make_int4(q->row0, q->pos0, seq[i].full, seq[i].window - window0);
             most = max_int(most, n_page);
         }
-        for (int r = 0; r < q->n_row && q->n_row > 1; r += per, block += 3) {
+        for (int r = 0; r < q->n_row && by_block(c, q); r += per, block += 3) {
             block[0] = i;
             block[1] = q->row0 + r;
             block[2] = min_int(per, q->n_row - r);
         }
     }
     /* A power of two, so that there are few graphs. */
-    int need = div_up(most, SPLIT_KEYS / KV_PAGE * attn_turns(c->n_single));
+    int need = c->n_single ? div_up(most, SPLIT_KEYS / KV_PAGE * attn_turns(c->n_single)) : 1;
     for (c->n_split = 1; c->n_split < need;)
         c->n_split *= 2;
     return at + (size_t)n_table;
@@ -302,11 +309,11 @@ static status cuda_step(struct backend *base, const struct batch *b, struct step
         return err_set(e, E_LIMIT, "the step's page tables are longer than planned");
     if (latched != cudaSuccess)
         return card_error(e);
-    CU(cudaSetDevice(c->i_card)); /* the engine's thread is not the one that opened */
+    CU(cudaSetDevice(c->opts.i_card)); /* the engine's thread is not the one that opened */
     size_t n = fill_step(c, b);
     CU(cudaMemcpyAsync(c->dev_step, c->host_step, n * sizeof *c->dev_step, cudaMemcpyHostToDevice,
                        c->stream));
-    if (c->n_single == c->n_row && c->n_logit == c->n_row) {
+    if (b->n_seq == c->n_row && c->n_logit == c->n_row) {
         cudaGraphExec_t exec = graph_of(c);
         if (exec)
             CU(cudaGraphLaunch(exec, c->stream));
@@ -552,6 +559,11 @@ out:
     return st;
 }
 
+static enum form dense_form(const struct cuda *c)
+{
+    return c->opts.dense == DENSE_Q8 ? FORM_Q8 : FORM_BF16;
+}
+
 static status load_layer(struct cuda *c, const struct weights *w, int i, struct upload *u,
                          struct err *e)
 {
@@ -560,6 +572,7 @@ static status load_layer(struct cuda *c, const struct weights *w, int i, struct 
     const struct spec *s = &c->spec;
     const struct layer *l = &w->layer[i];
     struct dlayer *d = &c->layer[i];
+    enum form form = dense_form(c);
     size_t m = (size_t)s->d_model, E = (size_t)s->n_expert, q = (size_t)s->n_head * HEAD,
            kv = (size_t)s->n_kv_head * HEAD;
     const struct mat *qkv[] = {&l->q, &l->k, &l->v}, *o[] = {&l->o};
@@ -581,10 +594,11 @@ static status load_layer(struct cuda *c, const struct weights *w, int i, struct 
     TRY(upload_floats(u, l->b_router, E, &d->b_router, e));
     TRY(upload_floats(u, l->b_gate_up, E * 2 * (size_t)s->d_ff, &d->b_gate, e));
     TRY(upload_floats(u, l->b_down, E * m, &d->b_down, e));
-    TRY(upload_dense(u, qkv, qkv_order, 3, &d->qkv, e));
-    TRY(upload_dense(u, o, plain, 1, &d->o, e));
+    TRY(upload_dense(u, qkv, qkv_order, 3, form, &d->qkv, e));
+    TRY(upload_dense(u, o, plain, 1, form, &d->o, e));
     TRY(upload_experts(u, &l->gate_up, s->n_expert, ORDER_PAIR, &d->gate, e));
     TRY(upload_experts(u, &l->down, s->n_expert, ORDER_PLAIN, &d->down, e));
+    d->qkv.one_form = d->o.one_form = d->gate.one_form = d->down.one_form = c->opts.deterministic;
 out:
     mem_free(bias);
     return st;
@@ -603,8 +617,9 @@ static status load(struct cuda *c, const struct weights *w, struct err *e)
     TRY(upload_open(&u, e));
     for (int i = 0; i < s->n_layer; i++)
         TRY(load_layer(c, w, i, u, e));
-    TRY(upload_dense(u, head, plain, 1, &c->head, e));
+    TRY(upload_dense(u, head, plain, 1, dense_form(c), &c->head, e));
     TRY(upload_floats(u, w->final_norm, (size_t)s->d_model, &c->final_norm, e));
+    c->head.one_form = c->opts.deterministic;
     get(&c->embed, n_embed);
     if (latched != cudaSuccess)
         TRY(card_error(e));
@@ -638,8 +653,8 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     if (opts->i_card >= n_dev || cudaSetDevice(opts->i_card) != cudaSuccess)
         return err_set(e, E_DEVICE, "no CUDA card number %d: this machine has %d", opts->i_card,
                        n_dev);
-    if (opts->arith != ARITH_BF16 || opts->dense == DENSE_Q8)
-        return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16, --dense bf16");
+    if (opts->arith != ARITH_BF16)
+        return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16");
     if (opts->kv != KV_AUTO && opts->kv != KV_BF16)
         return err_set(e, E_INPUT, "on a card keys and values are bf16: --kv-cache-dtype bfloat16");
     if (opts->n_cpu_moe > 0)
@@ -660,7 +675,7 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     c->base.step = cuda_step;
     c->base.pick = cuda_pick;
     c->spec = w->spec;
-    c->i_card = opts->i_card;
+    c->opts = *opts;
     c->ld_x = div_up(w->spec.d_model, STEP) * STEP;
     c->ld_ff = div_up(w->spec.d_ff, STEP) * STEP;
     CU(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));

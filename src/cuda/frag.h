@@ -1,15 +1,16 @@
 /* A lane's part of weights in fragment order (dev.h), and the tensor-core step that uses it: what
- * the products of k_gemm.cu and k_one.cu share.
+ * the products of gemm.h and k_one.cu share.
  */
 #ifndef CUDA_FRAG_H
 #define CUDA_FRAG_H
 
 #include "cuda/dev.h"
 
-template <bool MX> struct frag;
+template <enum form F> struct frag;
 
-template <> struct frag<false> {
+template <> struct frag<FORM_BF16> {
     static const int pieces = 128; /* of 16 bytes, in a step */
+    static const int scales = 0;   /* words, in a step */
     uint4 v[4];
     __device__ __forceinline__ void load(const uint4 *w, const uint32_t *)
     {
@@ -32,8 +33,8 @@ static __device__ __forceinline__ uint32_t mul2(uint32_t a, uint32_t b)
     return *(uint32_t *)&r;
 }
 
-template <> struct frag<true> {
-    static const int pieces = 32;
+template <> struct frag<FORM_MX> {
+    static const int pieces = 32, scales = 8;
     uint4 v;
     uint32_t s, lo, hi;
     __device__ __forceinline__ void load(const uint4 *w, const uint32_t *scale)
@@ -60,29 +61,54 @@ template <> struct frag<true> {
     }
 };
 
+template <> struct frag<FORM_Q8> {
+    static const int pieces = 64, scales = 16;
+    uint4 v[2];
+    uint2 s; /* rows g and g + 8: the scales of blocks 0 and 1 */
+    __device__ __forceinline__ void load(const uint4 *w, const uint32_t *scale)
+    {
+        v[0] = load_stream(w);
+        v[1] = load_stream(w + 32);
+        s = __ldg((const uint2 *)scale);
+    }
+    __device__ __forceinline__ void two(uint32_t w, int b, uint32_t a[2])
+    {
+        uint32_t lo = __byte_perm(s.x, 0, 0x1010 + 0x2222 * b);
+        uint32_t hi = __byte_perm(s.y, 0, 0x1010 + 0x2222 * b);
+        a[0] = mul2(w & 0x80FE80FE, lo);
+        a[1] = mul2(((w >> 7) & 0x00FE00FE) | (__funnelshift_r(w, w, 1) & 0x80008000), hi);
+    }
+    __device__ __forceinline__ void slice(int i, uint32_t a[4])
+    {
+        two(i % 2 ? v[i / 2].z : v[i / 2].x, i / 2, a);
+        two(i % 2 ? v[i / 2].w : v[i / 2].y, i / 2, a + 2);
+    }
+};
+
 /* A lane's place in the weights of one tile: what frag.load takes. */
-template <bool MX> struct place {
+template <enum form F> struct place {
     const uint4 *w;
     const uint32_t *scale;
     __device__ __forceinline__ place(const uint4 *w0, const uint32_t *scale0, size_t step, int lane)
-        : w(w0 + step * frag<MX>::pieces + lane), scale(scale0 + step * 8 + lane / 4)
+        : w(w0 + step * frag<F>::pieces + lane),
+          scale(scale0 + step * frag<F>::scales + lane / 4 * (frag<F>::scales / 8))
     {
     }
-    __device__ __forceinline__ void load(frag<MX> &f, int ahead) const
+    __device__ __forceinline__ void load(frag<F> &f, int ahead) const
     {
-        f.load(w + ahead * frag<MX>::pieces, scale + ahead * 8);
+        f.load(w + ahead * frag<F>::pieces, scale + ahead * frag<F>::scales);
     }
     __device__ __forceinline__ void advance(int n)
     {
-        w += n * frag<MX>::pieces;
-        scale += n * 8;
+        w += n * frag<F>::pieces;
+        scale += n * frag<F>::scales;
     }
 };
 
 /* One step of 16 outputs for NT * 8 rows; b[t]: where lane l's row l % 8 of rows 8t..8t+7 has its
  * 16 bytes number l / 8 of this step. */
-template <bool MX, int NT>
-static __device__ __forceinline__ void step_mma(frag<MX> &f, const uint32_t b[NT], uint32_t at,
+template <enum form F, int NT>
+static __device__ __forceinline__ void step_mma(frag<F> &f, const uint32_t b[NT], uint32_t at,
                                                 float acc[NT][4])
 {
     uint32_t x[NT][8];
@@ -102,8 +128,8 @@ static __device__ __forceinline__ void step_mma(frag<MX> &f, const uint32_t b[NT
 }
 
 /* The first steps of a chain, under way. */
-template <bool MX, int D>
-static __device__ __forceinline__ void chain_begin(frag<MX> f[D], const place<MX> &p, int n_step)
+template <enum form F, int D>
+static __device__ __forceinline__ void chain_begin(frag<F> f[D], const place<F> &p, int n_step)
 {
 #pragma unroll
     for (int i = 0; i < D; i++)
@@ -113,15 +139,15 @@ static __device__ __forceinline__ void chain_begin(frag<MX> f[D], const place<MX
 
 /* A chain of n_step steps whose first D are under way. Whole rounds have no branch, so that the
  * steps of a round overlap; past the end they ask for the last step again. */
-template <bool MX, int D, int NT>
-static __device__ __forceinline__ void chain_run(frag<MX> f[D], place<MX> p, int n_step,
+template <enum form F, int D, int NT>
+static __device__ __forceinline__ void chain_run(frag<F> f[D], place<F> p, int n_step,
                                                  uint32_t b[NT], float acc[NT][4])
 {
     int left = n_step;
     for (; left >= D; left -= D) {
 #pragma unroll
         for (int i = 0; i < D; i++) {
-            step_mma<MX, NT>(f[i], b, i * STEP * 2, acc);
+            step_mma<F, NT>(f[i], b, i * STEP * 2, acc);
             p.load(f[i], min(i + D, left - 1));
         }
         p.advance(D);
@@ -132,7 +158,7 @@ static __device__ __forceinline__ void chain_run(frag<MX> f[D], place<MX> p, int
 #pragma unroll
     for (int i = 0; i < D - 1; i++)
         if (i < left)
-            step_mma<MX, NT>(f[i], b, i * STEP * 2, acc);
+            step_mma<F, NT>(f[i], b, i * STEP * 2, acc);
 }
 
 /* gpt-oss's gated unit. */

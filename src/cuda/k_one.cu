@@ -15,6 +15,7 @@
 enum { OUT_WARPS = CHAINS_OUT };
 
 /* A block a tile, a warp a chain. */
+template <enum form F>
 static __global__ void __launch_bounds__(OUT_WARPS * 32, 2)
     out_one(struct dmat m, const float *bias, const __nv_bfloat16 *attn, const float *router_t,
             int ld_router, float *x, float *share)
@@ -25,9 +26,9 @@ static __global__ void __launch_bounds__(OUT_WARPS * 32, 2)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile = blockIdx.x, s0 = warp * m.n_step / OUT_WARPS, s1 = (warp + 1) * m.n_step / OUT_WARPS;
     pdl_go();
-    place<false> p(m.w, m.scale, (size_t)tile * m.n_step + s0, lane);
-    frag<false> f[D];
-    chain_begin<false, D>(f, p, s1 - s0);
+    place<F> p(m.w, m.scale, (size_t)tile * m.n_step + s0, lane);
+    frag<F> f[D];
+    chain_begin<F, D>(f, p, s1 - s0);
     float w[TILE_ROWS];
     for (int i = 0; i < TILE_ROWS; i++) {
         int o = tile * TILE_ROWS + i;
@@ -42,7 +43,7 @@ static __global__ void __launch_bounds__(OUT_WARPS * 32, 2)
     __syncwarp();
     float acc[1][4] = {};
     uint32_t b[1] = {(uint32_t)__cvta_generic_to_shared(smem) + lane / 8 * 16 + s0 * STEP * 2};
-    chain_run<false, D, 1>(f, p, s1 - s0, b, acc);
+    chain_run<F, D, 1>(f, p, s1 - s0, b, acc);
     if (q == 0) {
         part[warp][g] = acc[0][0];
         part[warp][g + 8] = acc[0][2];
@@ -55,7 +56,7 @@ static __global__ void __launch_bounds__(OUT_WARPS * 32, 2)
             y = part[0][threadIdx.x];
             for (int c = 1; c < OUT_WARPS; c++)
                 y += part[c][threadIdx.x];
-            y += x[o] + bias[o];
+            y = y * m.gain + (x[o] + bias[o]);
             x[o] = y;
         }
         xs[threadIdx.x] = y;
@@ -72,8 +73,9 @@ static __global__ void __launch_bounds__(OUT_WARPS * 32, 2)
 void k_out_one(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, float *share,
                cudaStream_t s)
 {
-    launch(out_one, dim3(l->o.n_tile), OUT_WARPS * 32, (size_t)l->o.n_step * STEP * 2, s, l->o,
-           l->b_o, attn, l->router_t, l->ld_router, x, share);
+    launch(l->o.scale ? out_one<FORM_Q8> : out_one<FORM_BF16>, dim3(l->o.n_tile), OUT_WARPS * 32,
+           (size_t)l->o.n_step * STEP * 2, s, l->o, l->b_o, attn, l->router_t, l->ld_router, x,
+           share);
 }
 
 /* ---- experts ---- */
@@ -180,9 +182,9 @@ static __device__ void route_one(const struct gate_args &a, uint2 *xn, int *expe
 }
 
 /* A pair of warps a tile of an expert, a warp a chain. */
-template <bool MX> static __global__ void __launch_bounds__(512, 2) gate_one(struct gate_args a)
+template <enum form F> static __global__ void __launch_bounds__(512, 2) gate_one(struct gate_args a)
 {
-    constexpr int D = MX ? 4 : 2, NC = GATE_CHAINS;
+    constexpr int D = F == FORM_MX ? 4 : 2, NC = GATE_CHAINS;
     extern __shared__ __align__(16) char smem[]; /* the normed row */
     __shared__ float part[ONE_WARPS][TILE_ROWS];
     __shared__ int expert[SPEC_MAX_ACTIVE];
@@ -197,12 +199,12 @@ template <bool MX> static __global__ void __launch_bounds__(512, 2) gate_one(str
         int item = i0 + warp / NC, j = item / m.n_tile, tile = item % m.n_tile;
         bool on = item < n_item;
         size_t at = on ? ((size_t)expert[j] * m.n_tile + tile) * m.n_step + s0 : 0;
-        place<MX> p(m.w, m.scale, at, lane);
-        frag<MX> f[D];
-        chain_begin<MX, D>(f, p, on ? n : 0);
+        place<F> p(m.w, m.scale, at, lane);
+        frag<F> f[D];
+        chain_begin<F, D>(f, p, on ? n : 0);
         float acc[1][4] = {};
         uint32_t b[1] = {(uint32_t)__cvta_generic_to_shared(smem) + lane / 8 * 16 + s0 * STEP * 2};
-        chain_run<MX, D, 1>(f, p, on ? n : 0, b, acc);
+        chain_run<F, D, 1>(f, p, on ? n : 0, b, acc);
         if (q == 0) {
             part[warp][g] = acc[0][0];
             part[warp][g + 8] = acc[0][2];
@@ -231,19 +233,19 @@ void k_gate_one(const struct dlayer *l, const float *x, const float *share, int 
         l->gate,      x,           l->mlp_norm, share,    l->b_router,  l->b_gate,
         l->ld_router, l->o.n_tile, n_expert,    n_active, l->down.n_in, l->down.n_step * STEP,
         eps,          alpha,       limit,       ff,       r->expert,    r->weight};
-    launch(l->gate.scale ? gate_one<true> : gate_one<false>, dim3(2 * card()->n_sm), ONE_WARPS * 32,
-           (size_t)l->gate.n_step * STEP * 2, s, a);
+    launch(l->gate.scale ? gate_one<FORM_MX> : gate_one<FORM_BF16>, dim3(2 * card()->n_sm),
+           ONE_WARPS * 32, (size_t)l->gate.n_step * STEP * 2, s, a);
 }
 
 /* The experts of a tile in one block, a warp a chain, and their weighted sum. Weights are fetched
  * before gate_one has ended, which lets this kernel begin when the choice of experts stands. */
-template <bool MX>
+template <enum form F>
 static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
     down_one(struct dmat m, const float *bias, const int32_t *expert, const float *weight,
              int n_active, const __nv_bfloat16 *ff, float *x)
 {
     extern __shared__ __align__(16) char smem[]; /* [n_active] rows */
-    constexpr int D = MX ? 6 : 2, NC = DOWN_CHAINS, SETS = DOWN_WARPS / NC;
+    constexpr int D = F == FORM_MX ? 6 : 2, NC = DOWN_CHAINS, SETS = DOWN_WARPS / NC;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile = blockIdx.x, chain = warp % NC, ld = m.n_step * STEP;
     int s0 = chain * m.n_step / NC, n = (chain + 1) * m.n_step / NC - s0;
@@ -253,9 +255,9 @@ static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
     for (int j = warp / NC; j < n_active || !staged; j += SETS) {
         bool on = j < n_active;
         size_t at = on ? ((size_t)__ldcg(expert + j) * m.n_tile + tile) * m.n_step + s0 : 0;
-        place<MX> p(m.w, m.scale, at, lane);
-        frag<MX> f[D];
-        chain_begin<MX, D>(f, p, on ? n : 0);
+        place<F> p(m.w, m.scale, at, lane);
+        frag<F> f[D];
+        chain_begin<F, D>(f, p, on ? n : 0);
         if (!staged) {
             pdl_wait();
             for (int i = threadIdx.x; i < n_active * ld / 8; i += DOWN_WARPS * 32)
@@ -266,7 +268,7 @@ static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
         float acc[1][4] = {};
         uint32_t b[1] = {(uint32_t)__cvta_generic_to_shared(smem) + (on ? j : 0) * ld * 2 +
                          lane / 8 * 16 + s0 * STEP * 2};
-        chain_run<MX, D, 1>(f, p, on ? n : 0, b, acc);
+        chain_run<F, D, 1>(f, p, on ? n : 0, b, acc);
         if (on && q == 0) {
             part[j][chain][g] = acc[0][0];
             part[j][chain][g + 8] = acc[0][2];
@@ -290,7 +292,7 @@ static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
 void k_down_one(const struct dlayer *l, const struct droute *r, int n_active,
                 const __nv_bfloat16 *ff, float *x, cudaStream_t s)
 {
-    launch(l->down.scale ? down_one<true> : down_one<false>, dim3(l->down.n_tile), DOWN_WARPS * 32,
-           (size_t)n_active * l->down.n_step * STEP * 2, s, l->down, l->b_down, r->expert,
-           r->weight, n_active, ff, x);
+    launch(l->down.scale ? down_one<FORM_MX> : down_one<FORM_BF16>, dim3(l->down.n_tile),
+           DOWN_WARPS * 32, (size_t)n_active * l->down.n_step * STEP * 2, s, l->down, l->b_down,
+           r->expert, r->weight, n_active, ff, x);
 }

@@ -13,6 +13,13 @@
  * The scale byte s (at most 128) becomes s + 126, the exponent field of 2^(s-1) = 2^126 *
  * 2^(s-127). Larger scale bytes are lowered by a constant that returns in dmat.gain; 255 (not a
  * number) stays, the exponent of Inf, so that damage reaches the logits and is reported there.
+ *
+ * Bits of 8-bit blocks. 32 inputs of a row share a scale, their largest magnitude / 127; a number
+ * is a sign and a magnitude of 7 bits. A word holds registers a_j (j even) and a_j+1 of a slice,
+ * each half one of the two inputs of every pair: a_j: sign at bit 15, magnitude at bits 7..1: as
+ * bf16 2^-132 times the number a_j+1: magnitude at bits 14..8, sign at bit 0 of the other half The
+ * scale, times 2^132, is kept in bf16; a matrix with numbers of 7.9 and more is scaled down by a
+ * power of two that returns in dmat.gain.
  */
 #include "cuda/dev.h"
 
@@ -20,6 +27,7 @@ extern "C" {
 #include "base/mem.h"
 }
 
+#include <math.h>
 #include <string.h>
 
 enum { RING = 4 };
@@ -212,12 +220,60 @@ static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int 
     }
 }
 
-static status alloc_mat(struct dmat *m, int n_mat, bool mx, struct err *e)
+/* bf16 rows into 8-bit blocks, the other arguments as of frag_bf16. */
+static __global__ void frag_q8(const uint16_t *src, size_t ld_row, int row0, int order, int t0,
+                               int tile_at, int n_out, int n_in, int n_step, float shrink,
+                               uint4 *dst, uint32_t *dst_scale)
+{
+    int t = t0 + blockIdx.x, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    for (int i = threadIdx.x / 32; i < n_step; i += blockDim.x / 32) {
+        size_t at = (size_t)(tile_at + t) * n_step + i;
+        uint32_t w[2][4] = {}; /* [block][two words of each of its slices] */
+        for (int h = 0; h < 2; h++) {
+            int row = row_of(order, t, g + h * 8);
+            uint32_t scales = 0;
+            for (int b = 0; b < 2; b++) {
+                float v[8]; /* of slices 2b and 2b + 1: two pairs each */
+                float most = 0, nan = 0;
+                for (int j = 0; j < 8; j++) {
+                    int k = i * STEP + 32 * b + j / 4 * 16 + 2 * q + j / 2 % 2 * 8 + j % 2;
+                    bool in = row < n_out && k < n_in;
+                    uint32_t bits = in ? src[(size_t)(row - row0) * ld_row + k] : 0u;
+                    v[j] = __uint_as_float(bits << 16) * shrink;
+                    most = fmaxf(most, fabsf(v[j]));
+                    nan += v[j] * 0; /* of NaN and Inf */
+                }
+                for (int o = 1; o < 4; o *= 2) {
+                    most = fmaxf(most, __shfl_xor_sync(~0u, most, o));
+                    nan += __shfl_xor_sync(~0u, nan, o);
+                }
+                most += nan;
+                __nv_bfloat16 d = __float2bfloat16(most / 127 * 0x1p66f * 0x1p66f);
+                float inv = most > 0 ? 1 / (__bfloat162float(d) * 0x1p-66f * 0x1p-66f) : 0;
+                scales |= (uint32_t)__bfloat16_as_ushort(d) << (16 * b);
+                for (int j = 0; j < 8; j++) {
+                    uint32_t n = (uint32_t)fminf(rintf(fabsf(v[j]) * inv), 127);
+                    uint32_t neg = v[j] < 0, hi = j % 2 * 16; /* which half */
+                    uint32_t *word = &w[b][j / 4 * 2 + j / 2 % 2];
+                    *word |=
+                        h ? n << (8 + hi) | neg << (16 - hi) : n << (1 + hi) | neg << (15 + hi);
+                }
+            }
+            if (q == 0)
+                dst_scale[at * 16 + 2 * g + h] = scales;
+        }
+        for (int b = 0; b < 2; b++)
+            dst[(at * 2 + b) * 32 + lane] = make_uint4(w[b][0], w[b][1], w[b][2], w[b][3]);
+    }
+}
+
+static status alloc_mat(struct dmat *m, int n_mat, enum form form, struct err *e)
 {
     size_t steps = (size_t)n_mat * m->n_tile * m->n_step;
-    cudaError_t rc = cudaMalloc((void **)&m->w, steps * 32 * (mx ? 16 : 64));
-    if (rc == cudaSuccess && mx)
-        rc = cudaMalloc((void **)&m->scale, steps * 32);
+    int pieces = form == FORM_MX ? 32 : form == FORM_Q8 ? 64 : 128;
+    cudaError_t rc = cudaMalloc((void **)&m->w, steps * pieces * sizeof *m->w);
+    if (rc == cudaSuccess && form != FORM_BF16)
+        rc = cudaMalloc((void **)&m->scale, steps * (form == FORM_MX ? 32 : 64));
     return rc == cudaSuccess ? OK : dev_error(e, rc, "matrices");
 }
 
@@ -227,6 +283,7 @@ static int tile_span(int order)
     return order == ORDER_ROPE ? HEAD : TILE_ROWS;
 }
 
+/* As the matrix's form says: 8-bit blocks if it has scales. */
 static cudaError_t put_dense(struct upload *u, const void *p, int n_out, int n_in, int order,
                              int tile_at, const struct dmat *m)
 {
@@ -242,9 +299,15 @@ static cudaError_t put_dense(struct upload *u, const void *p, int n_out, int n_i
         if (rc != cudaSuccess)
             break;
         int n_tile = (n + span - 1) / span * tiles;
-        frag_bf16<<<n_tile, 256, 0, u->stream>>>((const uint16_t *)dev, (size_t)n_in, 1, r, order,
-                                                 r / span * tiles, tile_at, n_out, n_in, m->n_step,
-                                                 m->w);
+        int t0 = r / span * tiles;
+        if (m->scale)
+            frag_q8<<<n_tile, 256, 0, u->stream>>>((const uint16_t *)dev, (size_t)n_in, r, order,
+                                                   t0, tile_at, n_out, n_in, m->n_step, 1 / m->gain,
+                                                   m->w, m->scale);
+        else
+            frag_bf16<<<n_tile, 256, 0, u->stream>>>((const uint16_t *)dev, (size_t)n_in, 1, r,
+                                                     order, t0, tile_at, n_out, n_in, m->n_step,
+                                                     m->w);
         rc = piece_end(u);
     }
     return rc;
@@ -263,15 +326,35 @@ static cudaError_t put_in_major(struct upload *u, const void *p, int n_out, int 
     return piece_end(u);
 }
 
+/* The largest finite magnitude of bf16 numbers. */
+static float largest_bf16(const struct mat *m)
+{
+    const uint16_t *p = (const uint16_t *)m->p;
+    size_t n = (size_t)m->n_out * (size_t)m->n_in;
+    uint16_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v = p[i] & 0x7FFF;
+        v = v < 0x7F80 ? v : 0;
+        most = v > most ? v : most;
+    }
+    uint32_t bits = (uint32_t)most << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
 status upload_dense(struct upload *u, const struct mat *const *part, const enum row_order *order,
-                    int n_part, struct dmat *out, struct err *e)
+                    int n_part, enum form form, struct dmat *out, struct err *e)
 {
     int n_tile = 0, n_out = 0;
+    float most = 0;
     for (int i = 0; i < n_part; i++) {
         if (part[i]->dtype != DT_BF16)
             return err_set(e, E_INPUT,
                            "the CUDA backend takes bf16 and MXFP4 weights, this checkpoint has "
                            "others: use --device cpu");
+        if (form == FORM_Q8)
+            most = fmaxf(most, largest_bf16(part[i]));
         n_out += part[i]->n_out;
         n_tile += (part[i]->n_out + TILE_ROWS - 1) / TILE_ROWS;
     }
@@ -281,7 +364,9 @@ status upload_dense(struct upload *u, const struct mat *const *part, const enum 
     out->n_in = part[0]->n_in;
     out->n_out = n_out;
     out->n_step = (out->n_in + STEP - 1) / STEP;
-    status st = alloc_mat(out, 1, false, e);
+    while (most >= 7.9f * out->gain)
+        out->gain *= 2;
+    status st = alloc_mat(out, 1, form, e);
     if (st < 0)
         return st;
     int at = 0;
@@ -346,7 +431,7 @@ status upload_experts(struct upload *u, const struct expert_mat *m, int n_expert
         return err_set(e, E_INPUT,
                        "the CUDA backend takes experts in MXFP4 or bf16, this checkpoint has "
                        "others: quantize it (gloss quantize) or use --device cpu");
-    status st = alloc_mat(out, n_expert, mx, e);
+    status st = alloc_mat(out, n_expert, mx ? FORM_MX : FORM_BF16, e);
     if (st < 0)
         return st;
     int drop = 0;

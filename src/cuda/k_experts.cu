@@ -1,0 +1,106 @@
+/* The experts' products over rows grouped by expert. */
+#include "cuda/gemm.h"
+
+#include <math.h>
+
+struct epi_gate {
+    const float *bias;
+    float gain, alpha, limit;
+    __nv_bfloat16 *ff;
+    int d_ff, ld;
+    __device__ void operator()(int expert, int tile, int g, int slot, float lo, float hi) const
+    {
+        int j = tile * 8 + g;
+        if (j >= d_ff)
+            return;
+        const float *b = bias + ((size_t)expert * d_ff + j) * 2;
+        float v = swiglu(lo * gain + __ldg(b), hi * gain + __ldg(b + 1), alpha, limit);
+        ff[(size_t)slot * ld + j] = __float2bfloat16(v);
+    }
+};
+
+struct epi_down {
+    const float *bias;
+    float gain;
+    float *y; /* [slots, d] */
+    int d;
+    __device__ void operator()(int expert, int tile, int g, int slot, float lo, float hi) const
+    {
+        int o = tile * TILE_ROWS + g;
+        const float *b = bias + (size_t)expert * d + o;
+        float *p = y + (size_t)slot * d + o;
+        if (o < d)
+            p[0] = lo * gain + __ldg(b);
+        if (o + 8 < d)
+            p[8] = hi * gain + __ldg(b + 8);
+    }
+};
+
+/* Up to so many rows an expert on average, its weights are read as vectors (thin). */
+enum { THIN_SLOTS = 12 };
+
+static bool experts_thin(const struct dmat *m, int n_row, int n_active, int n_expert)
+{
+    return !m->one_form && (n_row <= 16 || n_row * n_active <= THIN_SLOTS * n_expert);
+}
+
+int router_group(const struct dmat *m, int n_row, int n_active, int n_expert)
+{
+    int mean = n_row * n_active / n_expert;
+    if (experts_thin(m, n_row, n_active, n_expert))
+        return mean <= 2 || card()->max_smem < (size_t)120 << 10 ? 8 : 16;
+    return mean <= 64 ? 64 : mean < 384 || card()->major != 9 ? 128 : 256;
+}
+
+/* Groups of a step at most. */
+static int max_groups(const struct dmat *m, int n_row, int n_active, int n_expert)
+{
+    int slots = n_row * n_active, per = router_group(m, n_row, n_active, n_expert);
+    int n = (n_row <= per ? 0 : slots / per) + n_expert;
+    return n < slots ? n : slots;
+}
+
+template <int NC, typename E>
+static void experts(const struct dmat *m, const struct droute *r, const struct source &src,
+                    const E &epi, int n_row, int n_active, int n_expert, cudaStream_t s)
+{
+    struct work k = work_of(m, 0);
+    k.group = r->group;
+    k.n_group = r->n_group;
+    int groups = max_groups(m, n_row, n_active, n_expert);
+    int per = router_group(m, n_row, n_active, n_expert);
+    /* as many blocks as the card holds, so that one staging of activations serves many tiles; so
+     * many experts get rows when rows choose at random */
+    double used = n_expert * (1 - pow(1 - (double)n_active / n_expert, n_row));
+    int persist = (int)((n_row < per ? n_row : per) <= 8 ? 4 * card()->n_sm / used + 1
+                                                         : 2 * card()->n_sm / used);
+    persist = persist < 1 ? 1 : persist;
+    bool thin8 = n_row <= 8 || per == 8;
+    if (experts_thin(m, n_row, n_active, n_expert) && m->scale)
+        (thin8 ? thin_go<FORM_MX, 1, NC, E> : thin_go<FORM_MX, 2, NC, E>)(k, src, epi, groups,
+                                                                          persist, s);
+    else if (experts_thin(m, n_row, n_active, n_expert))
+        (thin8 ? thin_go<FORM_BF16, 1, NC, E> : thin_go<FORM_BF16, 2, NC, E>)(k, src, epi, groups,
+                                                                              persist, s);
+    else if (m->scale)
+        many<NC, FORM_MX>(per, groups, k, src, epi, s);
+    else
+        many<NC, FORM_BF16>(per, groups, k, src, epi, s);
+}
+
+void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *xn, int n_row,
+            int n_active, int n_expert, float alpha, float limit, __nv_bfloat16 *ff, cudaStream_t s)
+{
+    struct source src = {xn, l->gate.n_step * STEP, r->slot_row, NULL, NULL, l->gate.n_in, 0};
+    struct epi_gate epi = {l->b_gate,    l->gate.gain,         alpha, limit, ff,
+                           l->down.n_in, l->down.n_step * STEP};
+    experts<CHAINS_EXPERTS>(&l->gate, r, src, epi, n_row, n_active, n_expert, s);
+}
+
+void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *ff, int n_row,
+            int n_active, int n_expert, float *y, cudaStream_t s)
+{
+    struct source src = {ff, l->down.n_step * STEP, NULL, NULL, NULL, l->down.n_in, 0};
+    struct epi_down epi = {l->b_down, l->down.gain, y, l->down.n_out};
+    experts<CHAINS_EXPERTS>(&l->down, r, src, epi, n_row, n_active, n_expert, s);
+}
