@@ -1,15 +1,26 @@
 #include "engine/ahead.h"
 
 #include "base/mem.h"
+#include "base/num.h"
 #include "engine/request.h"
 
 #include <string.h>
 
-static void compute(struct seq *s)
+enum { GRAB = 4 }; /* a mask that is known takes little more than the lock: several at once */
+
+/* Takes some of the jobs and does them; with a->lock held, and given up meanwhile. */
+static void do_some(struct ahead *a)
 {
-    int32_t unused;
-    turn_mask(s->turn, s->mask_bits, &unused);
-    s->mask_ready = true;
+    int from = a->next, to = min_int(a->n, from + GRAB);
+    a->next = to;
+    pthread_mutex_unlock(&a->lock);
+    for (int i = from; i < to; i++) {
+        struct seq *s = a->job[i];
+        int32_t unused;
+        turn_mask(s->turn, s->mask_bits, &unused);
+        s->mask_ready = true;
+    }
+    pthread_mutex_lock(&a->lock);
 }
 
 static void *ahead_main(void *arg)
@@ -21,11 +32,8 @@ static void *ahead_main(void *arg)
             pthread_cond_wait(&a->wake, &a->lock);
             continue;
         }
-        struct seq *s = a->job[a->next++];
         a->busy = true;
-        pthread_mutex_unlock(&a->lock);
-        compute(s);
-        pthread_mutex_lock(&a->lock);
+        do_some(a);
         a->busy = false;
         if (a->next == a->n)
             pthread_cond_signal(&a->idle);
@@ -80,12 +88,8 @@ void ahead_begin(struct ahead *a, int n)
 void ahead_finish(struct ahead *a)
 {
     pthread_mutex_lock(&a->lock);
-    while (a->next < a->n) {
-        struct seq *s = a->job[a->next++];
-        pthread_mutex_unlock(&a->lock);
-        compute(s);
-        pthread_mutex_lock(&a->lock);
-    }
+    while (a->next < a->n)
+        do_some(a);
     while (a->busy)
         pthread_cond_wait(&a->idle, &a->lock);
     a->n = a->next = 0;

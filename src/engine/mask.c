@@ -26,6 +26,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "engine/memo.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -42,7 +43,8 @@ enum {
     POOL_FRAMES = 1 << 16,
     POOL_MASKS = 8192,
     POOL_DENSE_BYTES = 24 << 20,
-    POOL_LIST = 1 << 20, /* token ids of sparse masks, and exits */
+    MEMO_BYTES = 8 << 20, /* of whole masks */
+    POOL_LIST = 1 << 20,  /* token ids of sparse masks, and exits */
     SPARSE_MAX = 1024,
     KEEP_FROM = 48, /* trie nodes visited from which a mask is worth keeping */
     MAX_TOKEN = 1024
@@ -132,6 +134,8 @@ struct masker {
     int32_t *list;
     uint32_t n_set, n_reading, n_row, n_mask, n_dense, n_dense_max, n_list;
     bool full;
+
+    struct memo memo; /* whole masks */
 
     struct spelling *spell; /* [GSPAN_STATES] */
     int32_t *spell_list;    /* [n_spell_max] */
@@ -808,11 +812,40 @@ static void load(struct matcher *x)
     memcpy(m->cur, x->r, x->n * sizeof *x->r);
 }
 
+/* All that a mask depends on, and the length; 0: it is too long. */
+static uint32_t memo_key(const struct matcher *x, uint32_t *key)
+{
+    if (4 + 2 * (x->n + x->n_frame) > MEMO_KEY)
+        return 0;
+    uint32_t n = 0;
+    key[n++] = (uint32_t)x->g->id;
+    key[n++] = (uint32_t)(x->g->id >> 32);
+    key[n++] = x->n;
+    for (uint32_t i = 0; i < x->n; i++) {
+        key[n++] = unlimited(x->m, x->r[i].state);
+        key[n++] = x->r[i].stack;
+    }
+    for (uint32_t i = 1; i < x->n_frame; i++) {
+        key[n++] = x->frame[i].ret;
+        key[n++] = x->frame[i].parent;
+    }
+    return n;
+}
+
 void matcher_mask(struct matcher *x, uint32_t *bits)
 {
     struct masker *m = x->m;
+    uint32_t key[MEMO_KEY], n_key = memo_key(x, key);
     pthread_mutex_lock(&m->lock);
     m->stats.masks++;
+    const uint32_t *made = n_key ? memo_find(&m->memo, key, n_key) : NULL;
+    m->stats.known += made != NULL;
+    if (made) { /* copied without the lock: another thread may go on */
+        pthread_mutex_unlock(&m->lock);
+        memcpy(bits, made, m->words * sizeof *bits);
+        memo_done(&m->memo);
+        return;
+    }
     bool ok = false;
     for (int attempt = 0; attempt < 2 && !ok; attempt++) {
         if (m->full)
@@ -827,6 +860,8 @@ void matcher_mask(struct matcher *x, uint32_t *bits)
         if (!ok)
             m->full = true;
     }
+    if (ok && n_key)
+        memo_keep(&m->memo, key, n_key, bits);
     if (!ok) { /* one mask alone fills the pools: the tokens found, and every single byte */
         load(x);
         bool end;
@@ -1061,6 +1096,8 @@ static status open_pools(struct masker *m)
     status st = OK;
     TRY(stacks_open(&m->work, N_WORK));
     TRY(stacks_open(&m->local, POOL_FRAMES));
+    TRY(memo_open(&m->memo, m->words, MEMO_BYTES));
+    m->stats.bytes += memo_bytes(&m->memo);
     m->n_dense_max = (uint32_t)(POOL_DENSE_BYTES / (m->words * sizeof *m->dense));
     m->n_dense_max = m->n_dense_max < POOL_MASKS ? m->n_dense_max : POOL_MASKS;
     m->n_spell_max = (uint32_t)m->n_id * 3 + 4096;
@@ -1114,6 +1151,7 @@ void masker_free(struct masker *m)
         return;
     stacks_close(&m->work);
     stacks_close(&m->local);
+    memo_close(&m->memo);
     void *part[] = {m->ordinary,   m->trie,       m->cur,    m->next,     m->todo,      m->seen_key,
                     m->seen_stamp, m->set,        m->chain,  m->readings, m->row,       m->mask,
                     m->dense,      m->list,       m->exits,  m->bits,     m->item,      m->number,

@@ -29,10 +29,11 @@ size_t masker_words(const struct masker *m);
 const uint32_t *masker_ordinary(const struct masker *m);
 
 struct masker_stats {
-    size_t bytes;                   /* reserved; touched as needed */
-    size_t trie_nodes;              /* of the vocabulary */
-    uint64_t masks, built, flushed; /* masks asked for; parts walked anew; caches emptied */
-    uint64_t cut;                   /* readings dropped because there were too many at once */
+    size_t bytes;            /* reserved; touched as needed */
+    size_t trie_nodes;       /* of the vocabulary */
+    uint64_t masks, known;   /* masks asked for; known as a whole */
+    uint64_t built, flushed; /* parts walked anew; caches emptied */
+    uint64_t cut;            /* readings dropped because there were too many at once */
 };
 void masker_stats(struct masker *m, struct masker_stats *s);
 

@@ -308,6 +308,37 @@ static void test_threads(void **state)
     }
 }
 
+/* A mask asked for again is copied, and the same; more of them than are kept at once. */
+static void test_known(void **state)
+{
+    (void)state;
+    struct masker_stats before, after;
+    uint32_t *want = mem_alloc(masker_words(masker) * sizeof *want);
+    assert_non_null(want);
+    for (int i = 0; i < 800; i++) {
+        char text[100];
+        struct matcher *x;
+        snprintf(text, sizeof text, "{\"enum\":[\"k%d\",\"kilo%d\",\"m\"]}", i, i);
+        struct grammar *g = grammar(text);
+        assert_int_equal(matcher_new(masker, g, &x), OK);
+        assert_true(feed(x, "\"k"));
+        masker_stats(masker, &before);
+        matcher_mask(x, want);
+        for (int k = 0; k < 3; k++) {
+            memset(bits, 0xff, masker_words(masker) * sizeof *bits);
+            matcher_mask(x, bits);
+            assert_memory_equal(want, bits, masker_words(masker) * sizeof *want);
+        }
+        masker_stats(masker, &after);
+        assert_int_equal(after.known - before.known, 2);
+        for (int b = 0; b < 256; b++)
+            assert_int_equal(in_mask(byte_token((char)b)), matcher_allows(x, byte_token((char)b)));
+        matcher_free(x);
+        grammar_unref(g);
+    }
+    mem_free(want);
+}
+
 static void test_cache_hits(void **state)
 {
     (void)state;
@@ -379,7 +410,7 @@ int main(void)
         cmocka_unit_test(test_no_allocation), cmocka_unit_test(test_depth),
         cmocka_unit_test(test_ambiguous),     cmocka_unit_test(test_caches),
         cmocka_unit_test(test_cache_hits),    cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_known),         cmocka_unit_test(test_out_of_memory),
     };
     struct err e = {0};
     if (masker_new(vocab_o200k(), N_ID, &masker, &e) < 0 ||
