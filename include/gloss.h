@@ -75,7 +75,11 @@ typedef struct gloss_model gloss_model;
 struct gloss_model_opts {
     size_t size;
     int check_tensors; /* read every tensor for NaN, Inf and scale bytes of 255 */
+    int load_mode;     /* GLOSS_LOAD_ */
 };
+
+/* Files mapped; copied into pages of 2 MiB; copied if they fit beside the files twice over. */
+enum { GLOSS_LOAD_MMAP, GLOSS_LOAD_HUGE, GLOSS_LOAD_AUTO };
 
 /* `name`: "tiny" (compiled in) or a checkpoint folder. A known name that is not a folder:
  * GLOSS_E_NOENT. */
@@ -220,6 +224,9 @@ struct gloss_engine_opts {
     int deterministic;   /* 1: what a request gets never depends on what runs beside it (on the
                             processor it never does) */
     int n_cpu_moe;       /* layers whose experts the processor computes beside a card */
+    int lock;            /* on the processor: weights and cache may not leave memory (mlock) */
+    int no_dense_cache;  /* on the processor: 8-bit copies of the dense matrices are made anew, and
+                            not kept beside the checkpoint or in the user's cache folder */
 };
 GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_engine_opts *,
                                         gloss_engine **, struct gloss_err *);
@@ -398,6 +405,14 @@ struct gloss_rate {
 GLOSS_API gloss_status gloss_cpu_rates(int n_thread,
                                        void (*take)(void *ctx, const struct gloss_rate *),
                                        void *ctx, struct gloss_err *);
+
+/* The limits alone, for the products of this arithmetic (GLOSS_ARITH_); half a second. */
+struct gloss_limits {
+    double read; /* bytes a second, out of memory */
+    double peak; /* operations a second */
+};
+GLOSS_API gloss_status gloss_cpu_limits(int n_thread, int arith, struct gloss_limits *,
+                                        struct gloss_err *);
 
 /* logprobs[i] of ids[i] given ids[0..i-1] ([0] is NaN); greedy[i] the likeliest token there (or
  * -1). */

@@ -133,9 +133,10 @@ static status open_tiny(gloss_model *m, bool check_all, struct err *e)
     return tokenizer_parse(m, tiny_tokenizer, (size_t)(tiny_tokenizer_end - tiny_tokenizer), e);
 }
 
-static status open_folder(gloss_model *m, const char *dir, bool check_all, struct err *e)
+static status open_folder(gloss_model *m, const char *dir, const struct weights_opts *o,
+                          struct err *e)
 {
-    status st = weights_open(dir, check_all, &m->weights, e);
+    status st = weights_open(dir, o, &m->weights, e);
     if (st < 0)
         return st;
     m->name = spec_name(&m->weights->spec);
@@ -150,11 +151,16 @@ gloss_status gloss_model_open(const char *name, const struct gloss_model_opts *o
     TAKE_OPTS(struct gloss_model_opts, o, opts);
     struct err e = {0};
     *out = NULL;
+    if (o.load_mode < GLOSS_LOAD_MMAP || o.load_mode > GLOSS_LOAD_AUTO)
+        return done(err_param(&e, E_INPUT, "load_mode", "load_mode is %d: must be 0 to %d",
+                              o.load_mode, GLOSS_LOAD_AUTO),
+                    &e, ge);
+    struct weights_opts wo = {.check_all = o.check_tensors, .mode = (enum load_mode)o.load_mode};
     gloss_model *m = mem_calloc(1, sizeof *m);
     status st = m ? OK : E_NOMEM;
     if (m)
         st = strcmp(name, "tiny") == 0 ? open_tiny(m, o.check_tensors, &e)
-                                       : open_folder(m, name, o.check_tensors, &e);
+                                       : open_folder(m, name, &wo, &e);
     if (st == OK)
         st = constrain_new(m->vocab, m->weights->spec.n_vocab, &m->constrain);
     if (st < 0)
@@ -513,6 +519,9 @@ struct gloss_request {
  * wait little. */
 enum { DEFAULT_QUEUE = 1024, MOST_CHUNK = 1 << 16, MOST_QUEUE = 1 << 20 };
 
+/* By GLOSS_ARITH_. */
+static const enum arith ariths[] = {ARITH_BF16, ARITH_F32, ARITH_BF16, ARITH_Q8, ARITH_FP8};
+
 static status check_count(const char *name, int v, int most, struct err *e)
 {
     return v >= 0 && v <= most
@@ -546,7 +555,6 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     *out = NULL;
     gloss_engine *g = NULL;
     struct engine_opts eo = {0};
-    static const enum arith ariths[] = {ARITH_BF16, ARITH_F32, ARITH_BF16, ARITH_Q8, ARITH_FP8};
     TRY(parse_device(o.device, &eo, &e));
     TRY(check_count("max_requests", o.max_requests, 1 << 16, &e));
     TRY(check_count("chunk", o.chunk, MOST_CHUNK, &e));
@@ -574,7 +582,9 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
                     .n_thread = o.n_thread,
                     .i_card = eo.compute.i_card,
                     .deterministic = o.deterministic,
-                    .n_cpu_moe = o.n_cpu_moe},
+                    .n_cpu_moe = o.n_cpu_moe,
+                    .lock = o.lock,
+                    .no_dense_cache = o.no_dense_cache},
         .n_ctx = o.n_ctx > 0 ? o.n_ctx : most,
         .max_requests = max_int(o.max_requests, 1),
         .max_queue = o.max_queue > 0 ? o.max_queue : DEFAULT_QUEUE,
@@ -586,10 +596,15 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
         .n_script = o.n_script,
     };
     TRY(engine_open(&eo, &g->engine, &e));
+    struct engine_stats stats;
+    engine_stats(g->engine, &stats);
+    if (o.lock && strcmp(stats.backend, "cuda") == 0)
+        TRY(err_param(&e, E_INPUT, "mlock", "--mlock is for the processor: a card's memory stays"));
 out:
-    if (st < 0)
+    if (st < 0) {
+        engine_close(g ? g->engine : NULL);
         mem_free(g);
-    else
+    } else
         *out = g;
     return done(st, &e, ge);
 }
@@ -863,6 +878,19 @@ gloss_status gloss_cpu_rates(int n_thread, void (*take)(void *ctx, const struct 
     struct err e = {0};
     struct rate_sink sink = {take, ctx};
     status st = backend_cpu_rates(n_thread, pass_rate, &sink, &e);
+    return done(st, &e, ge);
+}
+
+gloss_status gloss_cpu_limits(int n_thread, int arith, struct gloss_limits *to,
+                              struct gloss_err *ge)
+{
+    struct err e = {0};
+    status st = OK;
+    struct cpu_limits l;
+    TRY(check_count("arith", arith, GLOSS_ARITH_FP8, &e));
+    TRY(backend_cpu_limits(n_thread, ariths[arith], &l, &e));
+    *to = (struct gloss_limits){.read = l.read, .peak = l.peak};
+out:
     return done(st, &e, ge);
 }
 

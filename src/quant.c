@@ -346,7 +346,7 @@ static status quantize(const char *src, const char *dst, const struct gloss_quan
         o->scale_rule > GLOSS_SCALE_SEARCH)
         TRY(err_set(e, E_INPUT, "unknown method or scale rule"));
     q.rule = rules[o->scale_rule];
-    TRY(weights_open(src, false, &w, e));
+    TRY(weights_open(src, NULL, &w, e));
     q.w = w;
     TRY(prepare(&q));
     TRY(folder_begin(&dir, dst, e));

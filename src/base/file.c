@@ -81,6 +81,58 @@ status file_map(const char *path, struct file_map *m, struct err *e)
     return st;
 }
 
+/* n bytes of new memory that begin on a huge page, or NULL. */
+static uint8_t *huge_pages(size_t n)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    size_t room;
+    if (!add_ok(n, HUGE_PAGE, &room))
+        return NULL;
+    uint8_t *p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), end = (n + page - 1) / page * page;
+    size_t head = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+    if (head)
+        munmap(p, head);
+    if (room - head > end)
+        munmap(p + head + end, room - head - end);
+    (void)madvise(p + head, n, MADV_HUGEPAGE); /* without it slower only */
+    return p + head;
+}
+
+status file_copy(const char *path, struct file_map *m, struct err *e)
+{
+    enum { PIECE = 1 << 30 }; /* a single read has a limit of the system's */
+    *m = (struct file_map){0};
+    int fd;
+    struct stat sb;
+    status st = open_regular(path, &fd, &sb, e);
+    if (st < 0)
+        return st;
+    size_t n = (size_t)sb.st_size, at = 0;
+    uint8_t *p = n ? huge_pages(n) : NULL;
+    if (n && !p)
+        st = err_set(e, E_NOMEM, "%s: no memory for a copy of %.1f MiB", path,
+                     (double)n / (1 << 20));
+    while (st == OK && at < n) {
+        ssize_t got = read(fd, p + at, n - at < PIECE ? n - at : PIECE);
+        if (got < 0 && errno != EINTR)
+            st = os_error(e, path, "cannot read");
+        if (got == 0)
+            st = err_set(e, E_IO, "%s: shrank while it was read", path);
+        at += got > 0 ? (size_t)got : 0;
+    }
+    close(fd);
+    if (st < 0 && p)
+        munmap(p, n);
+    if (st == OK && p) {
+        (void)mprotect(p, n, PROT_READ); /* as a mapping: nobody writes */
+        *m = (struct file_map){.p = p, .n = n, .copied = true};
+    }
+    return st;
+}
+
 void file_unmap(struct file_map *m)
 {
     if (m->p)
@@ -92,7 +144,7 @@ void file_release(const struct file_map *m, const void *p, size_t n)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), lo = (uintptr_t)p, hi = lo + n;
     uintptr_t first = (uintptr_t)m->p;
-    if (!m->p || lo < first || hi > first + m->n || n == 0)
+    if (!m->p || m->copied || lo < first || hi > first + m->n || n == 0)
         return;
     lo = (lo + page - 1) / page * page;
     hi = hi / page * page;
@@ -104,6 +156,7 @@ status file_begin(struct file_new *w, const char *path, struct err *e)
 {
     w->f = NULL;
     w->fault = 0;
+    w->lazy = false;
     int n = snprintf(w->path, sizeof w->path, "%s", path);
     int m = snprintf(w->tmp, sizeof w->tmp, "%s.tmp-%ld", path, (long)getpid());
     if (n >= (int)sizeof w->path || m >= (int)sizeof w->tmp)
@@ -154,7 +207,7 @@ status file_commit(struct file_new *w, struct err *e)
 {
     if (!w->fault && fflush(w->f) != 0)
         w->fault = errno;
-    if (!w->fault && fsync(fileno(w->f)) != 0)
+    if (!w->fault && !w->lazy && fsync(fileno(w->f)) != 0)
         w->fault = errno;
     if (!w->fault && rename(w->tmp, w->path) != 0)
         w->fault = errno;
@@ -166,7 +219,8 @@ status file_commit(struct file_new *w, struct err *e)
     }
     fclose(w->f);
     w->f = NULL;
-    sync_folder_of(w->path);
+    if (!w->lazy)
+        sync_folder_of(w->path);
     return OK;
 }
 

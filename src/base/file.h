@@ -19,11 +19,15 @@ MUST_USE status file_read(const char *path, struct buf *b, struct err *e);
 struct file_map {
     const uint8_t *p; /* NULL when unmapped or empty */
     size_t n;         /* bytes */
+    bool copied;      /* by file_copy */
 };
 MUST_USE status file_map(const char *path, struct file_map *m, struct err *e);
+/* The same, but the bytes are read into memory of this process, in pages of 2 MiB where the system
+ * has them: fewer page walks, and nothing that happens to the file matters afterwards. E_NOMEM. */
+MUST_USE status file_copy(const char *path, struct file_map *m, struct err *e);
 void file_unmap(struct file_map *m);
 /* The whole pages of [p, p + n) need not stay in this process's memory: a later read brings them
- * back. Nothing happens to what lies outside the mapping. */
+ * back. Nothing happens to what lies outside the mapping, nor to a copy. */
 void file_release(const struct file_map *m, const void *p, size_t n);
 
 /* A file being written: bytes go to a temporary name beside `path`; file_commit writes them out,
@@ -34,6 +38,7 @@ struct file_new {
     char tmp[4096];
     char path[4096];
     int fault; /* errno of the first failed write */
+    bool lazy; /* not synced: for what a reader checks and can do without. Set after file_begin */
 };
 MUST_USE status file_begin(struct file_new *w, const char *path, struct err *e);
 void file_write(struct file_new *w, const void *p, size_t n);

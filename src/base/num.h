@@ -19,6 +19,10 @@ static inline MUST_USE bool mul_ok(size_t a, size_t b, size_t *r)
     return !__builtin_mul_overflow(a, b, r);
 }
 
+static inline size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 static inline int min_int(int a, int b)
 {
     return a < b ? a : b;

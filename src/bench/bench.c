@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-status int_list_read(struct int_list *l, const char *text, int hi, const char *what, struct err *e)
+status int_list_read_from(struct int_list *l, const char *text, int lo, int hi, const char *what,
+                          struct err *e)
 {
     char word[16];
     *l = (struct int_list){0};
@@ -15,15 +16,21 @@ status int_list_read(struct int_list *l, const char *text, int hi, const char *w
         size_t n = strcspn(p, ",");
         int64_t v;
         snprintf(word, sizeof word, "%.*s", n < sizeof word ? (int)n : 0, p);
-        if (num_i64(word, 1, hi, &v) < 0 || l->n == MAX_LIST)
-            return err_param(e, E_INPUT, what,
-                             "--%s '%.60s': must be at most %d numbers from 1 to %d, as in 128,512",
-                             what, text, MAX_LIST, hi);
+        if (num_i64(word, lo, hi, &v) < 0 || l->n == MAX_LIST)
+            return err_param(
+                e, E_INPUT, what,
+                "--%s '%.60s': must be at most %d numbers from %d to %d, as in 128,512", what, text,
+                MAX_LIST, lo, hi);
         l->v[l->n++] = (int)v;
         p += n;
         if (*p == '\0')
             return OK;
     }
+}
+
+status int_list_read(struct int_list *l, const char *text, int hi, const char *what, struct err *e)
+{
+    return int_list_read_from(l, text, 1, hi, what, e);
 }
 
 int int_list_most(const struct int_list *l)

@@ -20,9 +20,11 @@ enum { MAX_LIST = 64 };
 struct int_list {
     int v[MAX_LIST], n;
 };
-/* "128,512": each from 1 to `hi`. E_INPUT names `what`. */
+/* "128,512": each from 1 to `hi`, or from `lo`. E_INPUT names `what`. */
 MUST_USE status int_list_read(struct int_list *, const char *text, int hi, const char *what,
                               struct err *e);
+MUST_USE status int_list_read_from(struct int_list *, const char *text, int lo, int hi,
+                                   const char *what, struct err *e);
 int int_list_most(const struct int_list *); /* the largest, 0 of none */
 /* Whether a list of words, commas between, holds this one. */
 bool bench_listed(const char *list, const char *word);
@@ -33,6 +35,7 @@ struct bench {
         *name; /* of the model in the results; NULL with load_opts.base_url: the server says */
     gloss_model *model;
     const char *path; /* where it was opened, for variants of it */
+    double open_ms;   /* how long that took */
     struct gloss_info info;
     struct gloss_engine_opts engine; /* device, arithmetic, threads, memory, script */
     struct power_opts power;
@@ -126,14 +129,23 @@ MUST_USE status load_run(struct bench *, const struct load_opts *, struct sheet 
 
 /* ---- speed.c ---- */
 
-struct speed_opts {
-    int n_prompt, n_generate, n_parallel;
+struct steps_opts {
+    bool prefill; /* prompts are measured, else decoding */
+    struct int_list depth, prompt, parallel;
+    int n_generate, n_repeat;
     bool grammar; /* answers are held to a JSON Schema */
 };
-/* Each appends one JSON value. */
-MUST_USE status speed_decode(struct bench *, const struct speed_opts *, struct buf *, struct err *);
-MUST_USE status speed_prefill(struct bench *, const struct speed_opts *, struct buf *,
-                              struct err *);
+MUST_USE status steps_columns(struct sheet *, struct err *e);
+/* A row for each depth, prompt and number of requests. */
+MUST_USE status steps_run(struct bench *, const struct steps_opts *, struct sheet *, struct err *e);
+/* The rows as a person reads them. */
+void steps_text(const struct sheet *, struct buf *);
+
+struct speed_opts {
+    int n_prompt, n_generate, n_parallel, n_repeat;
+    bool grammar;
+};
+/* Appends one JSON value. */
 MUST_USE status speed_engine(struct bench *, const struct speed_opts *, struct buf *, struct err *);
 
 /* ---- fidelity.c ---- */

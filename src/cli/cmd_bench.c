@@ -1,4 +1,5 @@
 /* gloss bench: the options become the measurements' (src/bench), their tables the output. */
+#include "base/clock.h"
 #include "bench/bench.h"
 #include "cli/cli.h"
 #include "serve/serve.h"
@@ -76,12 +77,19 @@ static status run_open(struct bench_run *r, struct conf *c, bool study, bool pow
     const char *name = study ? conf_str(c, "name") : NULL;
     r->b.name = name ? name : conf_str(c, "model");
     TRY(cli_find_model(conf_str(c, "model"), path, sizeof path, e));
+    uint64_t start = clock_ns();
     TRY(cli_open_model(c, false, &r->b.model, e));
+    r->b.open_ms = (double)(clock_ns() - start) * 1e-6;
     gloss_model_info(r->b.model, &r->b.info);
     r->b.path = path;
     r->b.engine = (struct gloss_engine_opts)GLOSS_INIT(struct gloss_engine_opts);
     r->b.engine.device = conf_str(c, "device");
     r->b.engine.arith = cli_arith(c);
+    r->b.engine.dense = (int)conf_get(c, "dense")->i;
+    r->b.engine.kv = (int)conf_get(c, "kv-cache-dtype")->i;
+    r->b.engine.deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
+    r->b.engine.lock = conf_on(c, "mlock");
+    r->b.engine.no_dense_cache = !conf_on(c, "dense-cache");
     r->b.engine.n_thread = (int)conf_int(c, "threads");
     r->b.engine.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     r->b.engine.no_prefix_cache = 1;
@@ -474,12 +482,50 @@ status cmd_report(struct conf *c, struct err *e)
     return study_report(&o, say, &r, e);
 }
 
-/* ---- one JSON value ---- */
+/* ---- steps ---- */
 
-static status speed(struct conf *c,
-                    status (*run)(struct bench *, const struct speed_opts *, struct buf *,
-                                  struct err *),
-                    struct err *e)
+static status steps(struct conf *c, bool prefill, struct err *e)
+{
+    struct steps_opts o = {.prefill = prefill,
+                           .n_generate = (int)conf_int(c, "generate-tokens"),
+                           .n_repeat = (int)conf_int(c, "repeats"),
+                           .grammar = conf_on(c, "grammar")};
+    struct bench_run r = {0};
+    struct sheet s = {0};
+    struct buf out;
+    buf_init(&out, CLI_TEXT_MAX);
+    status st = OK;
+    TRY(usage(int_list_read_from(&o.depth, conf_str(c, "depth"), 0, 1 << 20, "depth", e)));
+    TRY(read_list(c, "prompt-tokens", &o.prompt, e));
+    TRY(usage(int_list_read(&o.parallel, conf_str(c, "parallel"), 4096, "parallel", e)));
+    TRY(run_open(&r, c, false, false, e));
+    TRY(steps_columns(&s, e));
+    TRY(steps_run(&r.b, &o, &s, e));
+    if (conf_on(c, "json"))
+        sheet_json(&s, &out);
+    else if (conf_on(c, "csv"))
+        sheet_csv(&s, &out);
+    else
+        steps_text(&s, &out);
+    TRY(out_buf(&out, e));
+out:
+    buf_fini(&out);
+    sheet_fini(&s);
+    run_close(&r);
+    return st;
+}
+
+status cmd_bench_decode(struct conf *c, struct err *e)
+{
+    return steps(c, false, e);
+}
+
+status cmd_bench_prefill(struct conf *c, struct err *e)
+{
+    return steps(c, true, e);
+}
+
+status cmd_bench_engine(struct conf *c, struct err *e)
 {
     struct speed_opts o = {.n_prompt = (int)conf_int(c, "prompt-tokens"),
                            .n_generate = (int)conf_int(c, "generate-tokens"),
@@ -490,25 +536,10 @@ static status speed(struct conf *c,
     buf_init(&out, CLI_TEXT_MAX);
     status st = OK;
     TRY(run_open(&r, c, false, false, e));
-    TRY(run(&r.b, &o, &out, e));
+    TRY(speed_engine(&r.b, &o, &out, e));
     TRY(out_buf(&out, e));
 out:
     buf_fini(&out);
     run_close(&r);
     return st;
-}
-
-status cmd_bench_decode(struct conf *c, struct err *e)
-{
-    return speed(c, speed_decode, e);
-}
-
-status cmd_bench_prefill(struct conf *c, struct err *e)
-{
-    return speed(c, speed_prefill, e);
-}
-
-status cmd_bench_engine(struct conf *c, struct err *e)
-{
-    return speed(c, speed_engine, e);
 }

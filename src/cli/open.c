@@ -134,7 +134,7 @@ out:
     return st;
 }
 
-static status open_named(struct conf *c, const char *name, bool with_config, bool check,
+static status open_named(struct conf *c, const char *name, bool with_config, bool check, int mode,
                          gloss_model **m, struct err *e)
 {
     char path[4096];
@@ -148,26 +148,29 @@ static status open_named(struct conf *c, const char *name, bool with_config, boo
     }
     struct gloss_model_opts o = GLOSS_INIT(struct gloss_model_opts);
     o.check_tensors = check;
+    o.load_mode = mode;
     return gloss_model_open(path, &o, m, pub(e));
 }
 
 status cli_open_model(struct conf *c, bool with_config, gloss_model **m, struct err *e)
 {
     *m = NULL;
-    return open_named(c, conf_str(c, "model"), with_config, conf_on(c, "check-tensors"), m, e);
+    return open_named(c, conf_str(c, "model"), with_config, conf_on(c, "check-tensors"),
+                      (int)conf_get(c, "load-mode")->i, m, e);
 }
 
 status cli_open_named(struct conf *c, const char *name, gloss_model **m, struct err *e)
 {
     *m = NULL;
-    return open_named(c, name, false, conf_on(c, "check-tensors"), m, e);
+    return open_named(c, name, false, conf_on(c, "check-tensors"), (int)conf_get(c, "load-mode")->i,
+                      m, e);
 }
 
 status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e)
 {
     *m = NULL;
     const char *name = conf_str(c, "model");
-    return name ? open_named(c, name, false, false, m, e) : OK;
+    return name ? open_named(c, name, false, false, GLOSS_LOAD_MMAP, m, e) : OK;
 }
 
 /* Of the cache, in the words of the engine. */
@@ -213,6 +216,8 @@ status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engin
     o.kv = (int)conf_get(c, "kv-cache-dtype")->i;
     o.deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
     o.n_thread = (int)conf_int(c, "threads");
+    o.lock = conf_on(c, "mlock");
+    o.no_dense_cache = !conf_on(c, "dense-cache");
     o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     o.script = script ? text.p : NULL;
     o.n_script = text.n;

@@ -4,6 +4,7 @@
 #define BIT(c) (1ull << (c))
 #define ALL (BIT(N_CMD) - 1)
 #define SPEED (BIT(CMD_BENCH_DECODE) | BIT(CMD_BENCH_PREFILL) | BIT(CMD_BENCH_ENGINE))
+#define STEPS (BIT(CMD_BENCH_DECODE) | BIT(CMD_BENCH_PREFILL))
 #define POWER (BIT(CMD_BENCH_ENERGY) | BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_STUDY))
 #define TABLE (BIT(CMD_BENCH_LATENCY) | BIT(CMD_BENCH_MEMORY) | BIT(CMD_BENCH_ENERGY))
 #define ROWS (TABLE | BIT(CMD_BENCH_SERVE))
@@ -117,12 +118,20 @@ static const struct conf_opt options[] = {
     {"last", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_LOGITS), .help = "only the last token's row"},
 
     /* bench */
-    {"prompt-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "128", .cmds = SPEED,
-     .help = "tokens of each prompt"},
+    {"prompt-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "128",
+     .cmds = BIT(CMD_BENCH_ENGINE), .help = "tokens of each prompt"},
+    {"prompt-tokens", NULL, 0, CONF_STR, "LIST", .def = "128", .cmds = STEPS,
+     .help = "tokens of each prompt behind --depth, computed anew each time"},
+    {"depth", NULL, 0, CONF_STR, "LIST", .def = "0", .cmds = STEPS,
+     .help = "tokens that each context already holds when the measuring begins"},
+    {"repeats", NULL, 0, CONF_INT, "N", 1, 1000, .def = "3", .cmds = STEPS,
+     .help = "measurements of each cell, behind one that does not count"},
     {"generate-tokens", NULL, 0, CONF_INT, "N", 2, 1 << 20, .def = "64", .cmds = SPEED,
      .help = "tokens generated for each prompt (decode, engine)"},
-    {"parallel", NULL, 0, CONF_INT, "N", 1, 4096, .def = "1", .cmds = SPEED,
+    {"parallel", NULL, 0, CONF_INT, "N", 1, 4096, .def = "1", .cmds = BIT(CMD_BENCH_ENGINE),
      .help = "requests at once"},
+    {"parallel", NULL, 0, CONF_STR, "LIST", .def = "1", .cmds = STEPS, .help = "requests at once"},
+    {"csv", NULL, 0, CONF_FLAG, .cmds = STEPS, .help = "print the rows as CSV"},
     {"grammar", NULL, 0, CONF_FLAG, .cmds = SPEED,
      .help = "hold the answers to a JSON Schema (decode, engine)"},
     {"prompt-tokens", NULL, 0, CONF_STR, "LIST", .def = "128,512,1024,2048",
@@ -245,7 +254,7 @@ static const struct conf_opt options[] = {
     {"output", NULL, 'o', CONF_STR, "FILE", .cmds = ROWS,
      .help = "write the CSV to FILE, finished rows at once to FILE.part, where a later run goes "
              "on; unset: standard output"},
-    {"json", NULL, 0, CONF_FLAG, .cmds = ROWS, .help = "print the rows as one JSON array"},
+    {"json", NULL, 0, CONF_FLAG, .cmds = ROWS | STEPS, .help = "print the rows as one JSON array"},
     {"scripted", NULL, 0, CONF_STR, "FILE", .cmds = STUDY,
      .help = "for tests: emit the lines of a JSON Lines file instead of what the model would "
              "(docs/engine.md)"},
@@ -613,6 +622,15 @@ static const struct conf_opt options[] = {
      .help =
          "allow results that depend on what runs beside them: the default on a card; on the CPU "
          "they never do"},
+    {"load-mode", NULL, 0, CONF_CHOICE, "mmap|huge|auto", .def = "mmap", .cmds = OPEN,
+     .group = g_model,
+     .help = "how weights come into memory: the files mapped, copied into pages of 2 MiB, or "
+             "copied if the copy fits beside the files"},
+    {"mlock", NULL, 0, CONF_FLAG, .cmds = RUN, .group = g_model,
+     .help = "on the processor: weights and cache may not leave memory"},
+    {"dense-cache", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
+     .help = "make the 8-bit matrices of --arith q8 anew at each start, and keep none beside the "
+             "checkpoint or in the user's cache folder"},
     {"check-tensors", NULL, 0, CONF_FLAG, .cmds = OPEN, .group = g_model,
      .help = "read every tensor first and refuse NaN, Inf and scale bytes of 255"},
 
@@ -781,12 +799,20 @@ static const struct conf_cmd commands[N_CMD] = {
          "active-parameter efficiency, draws the figures with gnuplot, and writes DIR/report.html, "
          "one page without outside parts.",
          "gloss report study", NULL},
-    [CMD_BENCH_DECODE] = {"bench decode", "", 0, "tokens per second while all requests generate",
-                          "Prints one JSON value: tokens per second and milliseconds per step.",
-                          "gloss bench decode -m gpt-oss-20b --parallel 8"},
-    [CMD_BENCH_PREFILL] = {"bench prefill", "", 0, "prompt tokens per second",
-                           "Prints one JSON value, the best of three runs.",
-                           "gloss bench prefill -m gpt-oss-20b --prompt-tokens 2048"},
+    [CMD_BENCH_DECODE] =
+        {"bench decode", "", 0, "tokens per second while all requests generate",
+         "A line for each number of requests and each depth: tokens per second of all together "
+         "(minimum, median and maximum of the repeats), and the bytes and operations that a step "
+         "must read and do beside what this machine reads and computes, measured in the same run. "
+         "--json and --csv have more columns, times to the first token and memory among them "
+         "(docs/measuring.md).",
+         "gloss bench decode -m gpt-oss-20b --arith q8 --parallel 1,2,4,8\n"
+         "gloss bench decode -m gpt-oss-20b -t 1 --depth 0,4096,16384 --csv"},
+    [CMD_BENCH_PREFILL] =
+        {"bench prefill", "", 0, "prompt tokens per second, and time to the first token",
+         "As gloss bench decode, of prompts: from their submission to their first tokens.",
+         "gloss bench prefill -m gpt-oss-20b --prompt-tokens 512,2048\n"
+         "gloss bench prefill -m gpt-oss-20b --prompt-tokens 128 --parallel 1,8 --json"},
     [CMD_BENCH_KERNELS] =
         {"bench kernels", "", 0, "the CPU kernels beside the machine's limits",
          "As CSV: time, GB/s and GFLOP/s of each kernel of the CPU backend at gpt-oss-20b's "

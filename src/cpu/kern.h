@@ -146,6 +146,9 @@ struct cpu_kern {
     /* Fused multiply-adds in registers alone, n rounds of independent ones: what the other kernels
      * could reach at most. The operations done; out[1] keeps the compiler from skipping them. */
     double (*peak)(int n, float *out);
+    /* The same with the instruction that ARITH_BF16's and ARITH_Q8's products run on. */
+    double (*peak_bf16)(int n, float *out);
+    double (*peak_q8)(int n, float *out);
 
     /* y[2n] interleaved gate, up -> out[n]: g = min(gate, limit), u = clamp(up, +-limit),
      * out = g * sigmoid(alpha g) * (u + 1). Relative 2e-6, absolute 1e-37 * |gate|. */

@@ -225,6 +225,25 @@ static inline void q8_across(const __m256i lo[8], const __m256i hi[8], __m256i e
 
 #include "cpu/kern_q8_x86.h"
 
+/* As kern_simd.h's peak: products of bytes, their sums in pairs, and those of the pairs. */
+static double peak_q8(int n, float *out)
+{
+    enum { CHAINS = 12, BYTES = 32 };
+    __m256i s[CHAINS], x = _mm256_set1_epi8(1), one = _mm256_set1_epi16(1);
+    UNROLL for (int i = 0; i < CHAINS; i++) s[i] = _mm256_setzero_si256();
+    for (int k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < CHAINS; i++)
+        {
+            __m256i y = x;
+            __asm__("" : "+x"(y));
+            s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(_mm256_maddubs_epi16(y, x), one));
+        }
+    }
+    UNROLL for (int i = 1; i < CHAINS; i++) s[0] = _mm256_add_epi32(s[0], s[i]);
+    *out = (float)_mm256_extract_epi32(s[0], 0);
+    return 2.0 * CHAINS * BYTES * n;
+}
+
 static void to_bf16(const float *x, int n, uint16_t *out)
 {
     int i = 0;
@@ -243,4 +262,5 @@ void kern_avx2_init(struct cpu_kern *k)
     q8_init(k);
     k->name = "avx2";
     k->to_bf16 = to_bf16;
+    k->peak_q8 = peak_q8;
 }

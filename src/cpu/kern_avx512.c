@@ -271,6 +271,42 @@ static inline __m256i q8_dp(__m256i acc, __m256i u, __m256i s)
 
 #include "cpu/kern_q8_vnni.h"
 
+/* As kern_simd.h's peak. */
+enum { CHAINS = 12 };
+
+static double peak_bf16(int n, float *out)
+{
+    VF s[CHAINS];
+    __m512bh x = (__m512bh)_mm512_set1_epi16(0x3f00);
+    UNROLL for (int i = 0; i < CHAINS; i++) s[i] = vf_zero();
+    for (int k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < CHAINS; i++)
+        {
+            s[i] = _mm512_dpbf16_ps(s[i], x, x);
+            __asm__("" : "+v"(s[i]));
+        }
+    }
+    UNROLL for (int i = 1; i < CHAINS; i++) s[0] = vf_add(s[0], s[i]);
+    *out = vf_sum(s[0]);
+    return 2.0 * CHAINS * 2 * VF_W * n;
+}
+
+static double peak_q8(int n, float *out)
+{
+    __m512i s[CHAINS], x = _mm512_set1_epi8(1);
+    UNROLL for (int i = 0; i < CHAINS; i++) s[i] = _mm512_setzero_si512();
+    for (int k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < CHAINS; i++)
+        {
+            s[i] = _mm512_dpbusd_epi32(s[i], x, x);
+            __asm__("" : "+v"(s[i]));
+        }
+    }
+    UNROLL for (int i = 1; i < CHAINS; i++) s[0] = _mm512_add_epi32(s[0], s[i]);
+    *out = vf_sum(_mm512_cvtepi32_ps(s[0]));
+    return 2.0 * CHAINS * 4 * VF_W * n;
+}
+
 static void to_bf16(const float *x, int n, uint16_t *out)
 {
     int i = 0;
@@ -291,4 +327,6 @@ void kern_avx512_init(struct cpu_kern *k)
     k->mul_bf16 = mul_bf16;
     k->mul_mx_bf16 = mul_mx_bf16;
     k->to_bf16 = to_bf16;
+    k->peak_bf16 = peak_bf16;
+    k->peak_q8 = peak_q8;
 }

@@ -396,6 +396,8 @@ void kern_c_init(struct cpu_kern *k)
         .attn_f32 = attn_f32,
         .attn_bf16 = attn_bf16,
         .peak = peak,
+        .peak_bf16 = peak,
+        .peak_q8 = peak,
         .swiglu = swiglu,
         .combine = combine,
         .topk = topk,

@@ -144,9 +144,29 @@ static void mul_mx_q8(const struct mul_q8 *m)
     }
 }
 
+/* As kern_simd.h's peak. */
+static double peak_q8(int n, float *out)
+{
+    enum { CHAINS = 12, BYTES = 16 };
+    int32x4_t s[CHAINS];
+    int8x16_t x = vdupq_n_s8(1);
+    UNROLL for (int i = 0; i < CHAINS; i++) s[i] = vdupq_n_s32(0);
+    for (int k = 0; k < n; k++) {
+        UNROLL for (int i = 0; i < CHAINS; i++)
+        {
+            s[i] = vdotq_s32(s[i], x, x);
+            __asm__("" : "+w"(s[i]));
+        }
+    }
+    UNROLL for (int i = 1; i < CHAINS; i++) s[0] = vaddq_s32(s[0], s[i]);
+    *out = (float)vaddvq_s32(s[0]);
+    return 2.0 * CHAINS * BYTES * n;
+}
+
 void kern_dotprod_init(struct cpu_kern *k)
 {
     k->mul_q8 = mul_q8;
     k->mul_mx_q8 = mul_mx_q8;
     k->name = "dotprod";
+    k->peak_q8 = peak_q8;
 }

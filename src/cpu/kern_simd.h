@@ -719,6 +719,8 @@ static void simd_init(struct cpu_kern *k)
     k->attn_f32 = attn_f32;
     k->attn_bf16 = attn_bf16;
     k->peak = peak;
+    k->peak_bf16 = peak;
+    k->peak_q8 = peak;
     k->swiglu = swiglu;
     k->combine = combine;
 }

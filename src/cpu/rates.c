@@ -1,23 +1,28 @@
 /* What this processor and the kernels reach: reading, multiplying, and the products and attention
- * of a gpt-oss-20b layer, every thread on memory of its own.
+ * of a gpt-oss-20b layer, every thread on memory of its own, a gigabyte in all, so that no cache
+ * holds a part worth mentioning.
  *
- * A figure is the best of a few runs of all threads together, from the first start to the last end;
- * limits and kernels are timed in one call, so that they belong to the same minutes of a machine
- * whose speed may change.
+ * A figure is taken from a few runs of all threads together, from the first start to the last end:
+ * of a limit the median, which is what lasts, of a kernel the best. Limits and kernels are timed in
+ * one call, so that they belong to the same minutes of a machine whose speed may change.
  */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/pool.h"
+#include "base/sysmem.h"
 #include "cpu/kern.h"
 #include "model/backend.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 enum {
-    BYTES = 64 << 20, /* of weights a thread: no cache holds them */
-    N_IN = 2880,      /* of 20b: hidden and intermediate width */
+    ALL_BYTES = 1 << 30,  /* of weights, all threads together; less where memory is short ... */
+    MIN_BYTES = 64 << 20, /* ... but of a thread at least these and at most those */
+    MAX_BYTES = 256 << 20,
+    N_IN = 2880, /* of 20b: hidden and intermediate width */
     N_OUT_MANY = 1440,
     ROWS = 64,
     N_Q = 8, /* query heads of a key head */
@@ -33,8 +38,9 @@ static const double MIN_NS = 2e8; /* ... and until they took so long together */
 struct rates {
     struct cpu_kern k;
     struct pool *pool;
-    uint8_t *w;       /* [threads][BYTES] any bits, no NaN as bf16 */
-    uint8_t *scale;   /* [BYTES / 16] */
+    size_t n_w;       /* bytes of weights a thread */
+    uint8_t *w;       /* [threads][n_w] any bits, no NaN as bf16 */
+    uint8_t *scale;   /* [n_w / 16] */
     float *x;         /* [ROWS, N_IN] */
     struct q8_rows q; /* the same */
     float *out;       /* [threads][n_out] */
@@ -48,30 +54,49 @@ struct rates {
 static void run_read(void *arg, int t)
 {
     struct rates *r = arg;
-    const uint64_t *p = (const uint64_t *)(const void *)(r->w + (size_t)t * BYTES);
-    uint64_t s[8] = {0};
-    for (size_t i = 0; i < BYTES / sizeof *p; i += 8) {
-        __builtin_prefetch(p + i + 512);
-        for (size_t j = 0; j < 8; j++)
-            s[j] ^= p[i + j];
+    typedef uint64_t part __attribute__((vector_size(16)));
+    const part *p = (const part *)(const void *)(r->w + (size_t)t * r->n_w);
+    part s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+    for (size_t i = 0; i < r->n_w / sizeof *p; i += 4) {
+        __builtin_prefetch(p + i + 256);
+        s0 ^= p[i];
+        s1 ^= p[i + 1];
+        s2 ^= p[i + 2];
+        s3 ^= p[i + 3];
     }
-    for (int j = 1; j < 8; j++)
-        s[0] ^= s[j];
-    r->out[(size_t)t * r->n_out] = (float)s[0]; /* so that it is read at all */
-    r->bytes[t] = BYTES;
+    s0 ^= s1 ^ s2 ^ s3;
+    r->out[(size_t)t * r->n_out] = (float)(s0[0] ^ s0[1]); /* so that it is read at all */
+    r->bytes[t] = (double)r->n_w;
     r->flops[t] = 0;
+}
+
+static void run_chains(struct rates *r, int t, double (*peak)(int n, float *out))
+{
+    r->bytes[t] = 0;
+    r->flops[t] = peak(PEAK, r->out + (size_t)t * r->n_out);
 }
 
 static void run_peak(void *arg, int t)
 {
     struct rates *r = arg;
-    r->bytes[t] = 0;
-    r->flops[t] = r->k.peak(PEAK, r->out + (size_t)t * r->n_out);
+    run_chains(r, t, r->k.peak);
+}
+
+static void run_peak_bf16(void *arg, int t)
+{
+    struct rates *r = arg;
+    run_chains(r, t, r->k.peak_bf16);
+}
+
+static void run_peak_q8(void *arg, int t)
+{
+    struct rates *r = arg;
+    run_chains(r, t, r->k.peak_q8);
 }
 
 static struct mul mul_for(struct rates *r, int t, double per_weight)
 {
-    struct mul m = {.w = r->w + (size_t)t * BYTES,
+    struct mul m = {.w = r->w + (size_t)t * r->n_w,
                     .scale = r->scale,
                     .n_in = N_IN,
                     .x = r->x,
@@ -79,7 +104,8 @@ static struct mul mul_for(struct rates *r, int t, double per_weight)
                     .n_row = r->rows,
                     .y = r->out + (size_t)t * r->n_out,
                     .tmp = r->tmp + (size_t)t * mul_tmp(N_IN)};
-    m.n_out = r->rows > 1 ? N_OUT_MANY : (int)(BYTES / per_weight / N_IN) / Q8_OUT * Q8_OUT;
+    m.n_out =
+        r->rows > 1 ? N_OUT_MANY : (int)((double)r->n_w / per_weight / N_IN) / Q8_OUT * Q8_OUT;
     m.ld_y = (size_t)m.n_out;
     r->bytes[t] = per_weight * m.n_out * N_IN;
     r->flops[t] = 2.0 * m.n_out * N_IN * m.n_row;
@@ -140,7 +166,7 @@ static void run_attn(void *arg, int t)
     const size_t half = (size_t)PAGE_TOK * D_HEAD * 2;
     float m[N_Q] = {0}, l[N_Q] = {0};
     float *acc = r->out + (size_t)t * r->n_out;
-    const uint8_t *page = r->w + (size_t)t * BYTES;
+    const uint8_t *page = r->w + (size_t)t * r->n_w;
     memset(acc, 0, sizeof(float) * N_Q * D_HEAD);
     for (int i = 0; i < N_KEY / PAGE_TOK; i++, page += 2 * half) {
         struct attn a = {.q = r->x,
@@ -159,6 +185,17 @@ static void run_attn(void *arg, int t)
     r->flops[t] = 4.0 * N_Q * N_KEY * D_HEAD;
 }
 
+/* Each thread its own part, so that it lies with its memory node. */
+static void run_fill(void *arg, int t)
+{
+    struct rates *r = arg;
+    uint8_t *w = r->w + (size_t)t * r->n_w;
+    for (size_t i = 0; i < r->n_w / 4; i++) {
+        uint32_t v = ((uint32_t)i * 2654435761u & 0x82ff82ff) | 0x3c003c00;
+        memcpy(w + 4 * i, &v, sizeof v);
+    }
+}
+
 static status rates_open(struct rates *r, int n_thread, struct err *e)
 {
     unsigned flags;
@@ -167,9 +204,13 @@ static status rates_open(struct rates *r, int n_thread, struct err *e)
     cpu_kern_init(&r->k, flags);
     TRY(pool_new(n_thread, &r->pool, e));
     size_t n = (size_t)pool_size(r->pool), n_x = (size_t)ROWS * N_IN;
-    r->n_out = (size_t)ROWS * N_OUT_MANY; /* a single row's outputs are fewer */
-    r->w = mem_aligned(2 << 20, n * BYTES);
-    r->scale = mem_aligned(64, BYTES / 16);
+    size_t all = min_size(ALL_BYTES, sysmem_available() / 8);
+    r->n_w = all / n < MIN_BYTES ? MIN_BYTES : min_size(all / n, MAX_BYTES);
+    r->n_w &= ~(size_t)(MIN_BYTES - 1);
+    size_t one_row = r->n_w / N_IN * 2; /* a weight is half a byte at least */
+    r->n_out = one_row > (size_t)ROWS * N_OUT_MANY ? one_row : (size_t)ROWS * N_OUT_MANY;
+    r->w = mem_aligned(2 << 20, n * r->n_w);
+    r->scale = mem_aligned(64, r->n_w / 16);
     r->x = mem_aligned(64, n_x * sizeof *r->x);
     r->q = (struct q8_rows){.q = mem_aligned(64, n_x),
                             .d = mem_aligned(64, n_x / Q8_IN * sizeof *r->q.d),
@@ -181,14 +222,10 @@ static status rates_open(struct rates *r, int n_thread, struct err *e)
     r->bytes = mem_calloc(n, sizeof *r->bytes);
     if (!r->w || !r->scale || !r->x || !r->q.q || !r->q.d || !r->q.sum || !r->out || !r->tmp ||
         !r->flops || !r->bytes)
-        TRY(err_set(e, E_NOMEM, "out of memory: %zu MiB for each thread are needed",
-                    (size_t)BYTES >> 20));
-    (void)madvise(r->w, n * BYTES, MADV_HUGEPAGE); /* else page walks are measured too */
-    for (size_t i = 0; i < n * BYTES / 4; i++) {
-        uint32_t v = ((uint32_t)i * 2654435761u & 0x82ff82ff) | 0x3c003c00;
-        memcpy(r->w + 4 * i, &v, sizeof v);
-    }
-    memset(r->scale, 122, BYTES / 16);
+        TRY(err_set(e, E_NOMEM, "out of memory: %zu MiB for each thread are needed", r->n_w >> 20));
+    (void)madvise(r->w, n * r->n_w, MADV_HUGEPAGE); /* else page walks are measured too */
+    pool_run(r->pool, run_fill, r);
+    memset(r->scale, 122, r->n_w / 16);
     for (size_t i = 0; i < n_x; i++)
         r->x[i] = (float)(i * 37 % 255) / 128 - 1;
     for (size_t i = 0; i < ROWS; i++)
@@ -213,6 +250,52 @@ static void rates_close(struct rates *r)
     mem_free(r->bytes);
 }
 
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Runs it for a while; `limit`: the median time, else the best. */
+static struct cpu_rate measure(struct rates *r, const char *name, int rows, bool limit,
+                               void (*run)(void *, int))
+{
+    struct cpu_rate rate = {.name = name, .rows = rows};
+    double ns[MAX_RUNS], total = 0;
+    int n = 0;
+    r->rows = rows;
+    while (n < RUNS || (n < MAX_RUNS && total < MIN_NS)) {
+        uint64_t start = clock_ns();
+        pool_run(r->pool, run, r);
+        ns[n] = (double)(clock_ns() - start);
+        total += ns[n++];
+    }
+    qsort(ns, (size_t)n, sizeof *ns, by_value);
+    rate.ns = ns[limit ? n / 2 : 0];
+    for (int t = 0; t < pool_size(r->pool); t++) {
+        rate.bytes += r->bytes[t];
+        rate.flops += r->flops[t];
+    }
+    return rate;
+}
+
+status backend_cpu_limits(int n_thread, enum arith arith, struct cpu_limits *to, struct err *e)
+{
+    struct rates r = {0};
+    status st = OK;
+    TRY(rates_open(&r, n_thread, e));
+    struct cpu_rate read = measure(&r, "read", 0, true, run_read);
+    struct cpu_rate peak = measure(&r, "peak", 0, true,
+                                   arith == ARITH_F32    ? run_peak
+                                   : arith == ARITH_BF16 ? run_peak_bf16
+                                                         : run_peak_q8);
+    *to =
+        (struct cpu_limits){.read = read.bytes / read.ns * 1e9, .peak = peak.flops / peak.ns * 1e9};
+out:
+    rates_close(&r);
+    return st;
+}
+
 status backend_cpu_rates(int n_thread, void (*take)(void *ctx, const struct cpu_rate *), void *ctx,
                          struct err *e)
 {
@@ -221,35 +304,21 @@ status backend_cpu_rates(int n_thread, void (*take)(void *ctx, const struct cpu_
         int rows;
         void (*run)(void *, int);
     } what[] = {{"read", 0, run_read},          {"fma_f32", 0, run_peak},
+                {"dot_bf16", 0, run_peak_bf16}, {"dot_q8", 0, run_peak_q8},
                 {"dense_bf16", 1, run_bf16},    {"dense_bf16", ROWS, run_bf16},
                 {"experts_bf16", 1, run_mx},    {"experts_bf16", ROWS, run_mx},
                 {"dense_q8", 1, run_dense_q8},  {"dense_q8", ROWS, run_dense_q8},
                 {"experts_q8", 1, run_mx_q8},   {"experts_q8", ROWS, run_mx_q8},
                 {"attention_4096", 1, run_attn}};
-    struct rates *r = mem_calloc(1, sizeof *r);
-    status st = r ? OK : err_set(e, E_NOMEM, "out of memory");
-    TRY(st);
-    TRY(rates_open(r, n_thread, e));
+    struct rates r = {0};
+    status st = OK;
+    TRY(rates_open(&r, n_thread, e));
     for (size_t i = 0; i < sizeof what / sizeof *what; i++) {
-        struct cpu_rate best = {.name = what[i].name, .rows = what[i].rows, .ns = 1e300};
-        r->rows = what[i].rows;
-        double total = 0;
-        for (int run = 0; run < RUNS || (run < MAX_RUNS && total < MIN_NS); run++) {
-            uint64_t start = clock_ns();
-            pool_run(r->pool, what[i].run, r);
-            double ns = (double)(clock_ns() - start);
-            total += ns;
-            best.ns = ns < best.ns ? ns : best.ns;
-        }
-        for (int t = 0; t < pool_size(r->pool); t++) {
-            best.bytes += r->bytes[t];
-            best.flops += r->flops[t];
-        }
-        take(ctx, &best);
+        bool limit = what[i].rows == 0;
+        struct cpu_rate rate = measure(&r, what[i].name, what[i].rows, limit, what[i].run);
+        take(ctx, &rate);
     }
 out:
-    if (r)
-        rates_close(r);
-    mem_free(r);
+    rates_close(&r);
     return st;
 }

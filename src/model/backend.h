@@ -33,6 +33,9 @@ struct backend_opts {
     int i_card;            /* which CUDA card */
     bool deterministic; /* a row's result never depends on the other rows; on the CPU always so */
     int n_cpu_moe;      /* layers whose experts stay with the CPU while a card computes the rest */
+    bool lock;          /* CPU: what steps read may not leave memory (mlock) */
+    /* CPU: where 8-bit copies made once are kept for the next time (cpu/dense_cache.h). */
+    bool no_dense_cache;
 };
 
 struct kv_plan {
@@ -170,6 +173,13 @@ struct cpu_rate {
 /* The processor's limits ("read", "fma_f32"), then its kernels at gpt-oss-20b's shapes. */
 MUST_USE status backend_cpu_rates(int n_thread, void (*take)(void *ctx, const struct cpu_rate *),
                                   void *ctx, struct err *);
+
+/* The processor's limits alone, for this arithmetic's products: bytes a second out of memory, and
+ * operations a second. */
+struct cpu_limits {
+    double read, peak;
+};
+MUST_USE status backend_cpu_limits(int n_thread, enum arith, struct cpu_limits *, struct err *e);
 
 /* Instruction sets compiled in, "c avx2 avx512", and the strongest that runs here ("none" when
  * GLOSS_CPU asks for one that doesn't). */

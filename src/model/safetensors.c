@@ -386,15 +386,15 @@ status st_open_memory(const uint8_t *p, size_t n, const char *label, struct st_f
     return st;
 }
 
-status st_open(const char *path, struct st_file **out, struct err *e)
+static status open_path(const char *path, bool copy, struct st_file **out, struct err *e)
 {
     status st = OK;
     *out = NULL;
     struct st_file *f = mem_calloc(1, sizeof *f);
     if (!f)
         return err_set(e, E_NOMEM, "%s: out of memory", path);
-    TRY(file_map(path, &f->map, e));
-    if (f->map.p)
+    TRY((copy ? file_copy : file_map)(path, &f->map, e));
+    if (f->map.p && !copy)
         TRY(guard_add(f->map.p, f->map.n, path, e));
     TRY(open_bytes(f, f->map.p, f->map.n, path, e));
     *out = f;
@@ -407,6 +407,16 @@ out:
             e->code = st;
     }
     return st;
+}
+
+status st_open(const char *path, struct st_file **out, struct err *e)
+{
+    return open_path(path, false, out, e);
+}
+
+status st_open_copy(const char *path, struct st_file **out, struct err *e)
+{
+    return open_path(path, true, out, e);
 }
 
 void st_close(struct st_file *f)

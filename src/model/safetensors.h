@@ -32,6 +32,8 @@ struct st_tensor {
 struct st_file; /* one open file and its index */
 
 MUST_USE status st_open(const char *path, struct st_file **f, struct err *e);
+/* The same on a copy in huge pages (file_copy). */
+MUST_USE status st_open_copy(const char *path, struct st_file **f, struct err *e);
 /* The same over memory that outlives the handle (the compiled-in model); `label` is for messages.
  */
 MUST_USE status st_open_memory(const uint8_t *p, size_t n, const char *label, struct st_file **f,

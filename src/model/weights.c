@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/sysmem.h"
 #include "model/mxfp4.h"
 
 #include <dirent.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAX_FILES = 1000, MAX_NAME = 256, VECTOR_ALIGN = 64 };
 
@@ -819,20 +821,36 @@ static status check_index(const struct weights_store *s, const struct json *map,
     return OK;
 }
 
-static status open_files(struct weights_store *s, const char *dir, struct err *e)
+/* Room for a copy and, so that other programs and the next start find them, the files. */
+static bool fits_twice(const struct weights_store *s, const char *dir)
 {
+    char path[PATH_MAX];
+    uint64_t n = 0;
+    struct stat sb;
+    for (int i = 0; i < s->n_file; i++) {
+        NAME(path, "%s/%s", dir, s->name[i]);
+        if (stat(path, &sb) == 0)
+            n += (uint64_t)sb.st_size;
+    }
+    return sysmem_available() / 9 * 4 > n; /* 2.25 of them: the cache needs memory too */
+}
+
+static status open_files(struct weights_store *s, const char *dir, enum load_mode mode,
+                         struct err *e)
+{
+    bool copy = mode == LOAD_HUGE || (mode == LOAD_AUTO && fits_twice(s, dir));
     for (int i = 0; i < s->n_file; i++) {
         char path[PATH_MAX];
         if (snprintf(path, sizeof path, "%s/%s", dir, s->name[i]) >= (int)sizeof path)
             return err_set(e, E_INPUT, "path too long");
-        status st = st_open(path, &s->file[i], e);
+        status st = (copy ? st_open_copy : st_open)(path, &s->file[i], e);
         if (st < 0)
             return st;
     }
     return OK;
 }
 
-static status open_folder(struct weights *w, const char *dir, struct err *e)
+static status open_folder(struct weights *w, const char *dir, enum load_mode mode, struct err *e)
 {
     static const char index_name[] = "model.safetensors.index.json";
     static const struct json_limits limits = {
@@ -853,7 +871,7 @@ static status open_folder(struct weights *w, const char *dir, struct err *e)
     st = read_text(dir, index_name, &b, e);
     if (st == E_NOENT) {
         TRY(list_folder(s, dir, e));
-        TRY(open_files(s, dir, e));
+        TRY(open_files(s, dir, mode, e));
         goto out;
     }
     TRY(st);
@@ -862,7 +880,7 @@ static status open_folder(struct weights *w, const char *dir, struct err *e)
         TRY(err_set(e, st == E_NOMEM ? st : E_FORMAT, "%s: %s", label, inner.msg));
     const struct json *map = json_get(index, "weight_map");
     TRY(list_index(s, map, label, e));
-    TRY(open_files(s, dir, e));
+    TRY(open_files(s, dir, mode, e));
     TRY(check_index(s, map, label, e));
 out:
     json_free(index);
@@ -896,7 +914,8 @@ out:
     return st;
 }
 
-status weights_open(const char *name, bool check_all, struct weights **out, struct err *e)
+status weights_open(const char *name, const struct weights_opts *opts, struct weights **out,
+                    struct err *e)
 {
     status st = OK;
     char dir[PATH_MAX];
@@ -905,8 +924,8 @@ status weights_open(const char *name, bool check_all, struct weights **out, stru
     if (!w)
         return E_NOMEM;
     TRY(find_folder(name, dir, sizeof dir, e));
-    TRY(open_folder(w, dir, e));
-    TRY(load(w, check_all, e));
+    TRY(open_folder(w, dir, opts ? opts->mode : LOAD_MMAP, e));
+    TRY(load(w, opts && opts->check_all, e));
     w->dir = mem_strdup(dir);
     if (!w->dir)
         TRY(err_set(e, E_NOMEM, "out of memory"));

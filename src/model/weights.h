@@ -58,11 +58,21 @@ struct weights {
     struct weights_store *store; /* mappings and widened copies; NULL: the pointers are another's */
 };
 
+/* How the files come into memory: LOAD_MMAP maps them, read where they are used and shared with
+ * every other process; LOAD_HUGE copies them into pages of 2 MiB; LOAD_AUTO copies where the copy
+ * fits beside the files twice over. */
+enum load_mode { LOAD_MMAP, LOAD_HUGE, LOAD_AUTO };
+struct weights_opts {
+    bool check_all; /* read every tensor for NaN, Inf and scale bytes of 255 */
+    enum load_mode mode;
+};
+
 /* Opens a checkpoint folder: Hugging Face or original/ layout, the folder of the files or its
  * parent, sharded or single. Every expected tensor must be there with its exact shape, none may be
- * left over. check_all reads every tensor for NaN, Inf and scale bytes of 255.
+ * left over. opts NULL: all zero.
  * E_NOENT, E_FORMAT (file, tensor, reason), E_NUMERIC, E_NOMEM. */
-MUST_USE status weights_open(const char *dir, bool check_all, struct weights **w, struct err *e);
+MUST_USE status weights_open(const char *dir, const struct weights_opts *opts, struct weights **w,
+                             struct err *e);
 
 /* The same from memory: config.json, generation_config.json (may be NULL) and one safetensors file.
  */

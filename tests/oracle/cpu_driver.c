@@ -74,7 +74,7 @@ int main(int argc, char **argv)
     struct weights *w;
     struct backend *b;
     uint64_t start = clock_ns();
-    must(weights_open(argv[1], false, &w, &e), &e);
+    must(weights_open(argv[1], NULL, &w, &e), &e);
     must(backend_cpu_open(w, &o, &b, &e), &e);
     int n_page = (n_prompt + n_gen) / PAGE_TOK + 1;
     struct kv_plan plan = {.page_tok = PAGE_TOK,

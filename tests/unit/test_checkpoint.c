@@ -71,7 +71,7 @@ static struct weights *must_open(const char *dir)
 {
     struct weights *w;
     struct err e = {0};
-    if (weights_open(dir, true, &w, &e) < 0)
+    if (weights_open(dir, &(struct weights_opts){.check_all = true}, &w, &e) < 0)
         fail_msg("%s: %s", dir, e.msg);
     return w;
 }

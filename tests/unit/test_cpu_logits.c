@@ -106,7 +106,7 @@ static void logits_agree(void **state)
     char dir[FIXTURE_PATH];
     fixture_load((int)(intptr_t)*state, &f);
     fixture_checkpoint(&f, dir);
-    status st = weights_open(dir, false, &w, &e);
+    status st = weights_open(dir, NULL, &w, &e);
     fixture_remove(&f, dir);
     if (st < 0)
         fail_msg("%s: %s", f.name, e.msg);

@@ -16,7 +16,7 @@ static void logits_agree(void **state)
     char dir[FIXTURE_PATH];
     fixture_load(i, &f);
     fixture_checkpoint(&f, dir);
-    status st = weights_open(dir, true, &w, &e);
+    status st = weights_open(dir, &(struct weights_opts){.check_all = true}, &w, &e);
     fixture_remove(&f, dir);
     if (st < 0)
         fail_msg("%s: %s", f.name, e.msg);
