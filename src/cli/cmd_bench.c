@@ -88,8 +88,6 @@ static status run_open(struct bench_run *r, struct conf *c, bool study, bool pow
     r->b.engine.dense = (int)conf_get(c, "dense")->i;
     r->b.engine.kv = (int)conf_get(c, "kv-cache-dtype")->i;
     r->b.engine.deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
-    r->b.engine.lock = conf_on(c, "mlock");
-    r->b.engine.no_dense_cache = !conf_on(c, "dense-cache");
     r->b.engine.n_thread = (int)conf_int(c, "threads");
     r->b.engine.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     r->b.engine.no_prefix_cache = 1;

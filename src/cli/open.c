@@ -216,8 +216,6 @@ status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engin
     o.kv = (int)conf_get(c, "kv-cache-dtype")->i;
     o.deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
     o.n_thread = (int)conf_int(c, "threads");
-    o.lock = conf_on(c, "mlock");
-    o.no_dense_cache = !conf_on(c, "dense-cache");
     o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     o.script = script ? text.p : NULL;
     o.n_script = text.n;

@@ -626,11 +626,6 @@ static const struct conf_opt options[] = {
      .group = g_model,
      .help = "how weights come into memory: the files mapped, copied into pages of 2 MiB, or "
              "copied if the copy fits beside the files"},
-    {"mlock", NULL, 0, CONF_FLAG, .cmds = RUN, .group = g_model,
-     .help = "on the processor: weights and cache may not leave memory"},
-    {"dense-cache", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
-     .help = "make the 8-bit matrices of --arith q8 anew at each start, and keep none beside the "
-             "checkpoint or in the user's cache folder"},
     {"check-tensors", NULL, 0, CONF_FLAG, .cmds = OPEN, .group = g_model,
      .help = "read every tensor first and refuse NaN, Inf and scale bytes of 255"},
 

@@ -171,7 +171,7 @@ class Usage(Case):
             (("infer", "--stop", "", "x"), ("--stop", "not empty")),
             (("infer", "--device", "tpu", "x"), ("--device", "'tpu'", "cuda")),
             (("infer", "--device", "cuda:x", "x"), ("--device", "'cuda:x'")),
-            (("infer", "--arith", "f16", "x"), ("--arith", "f32, bf16 or q8")),
+            (("infer", "--arith", "f16", "x"), ("--arith", "f32, bf16, q8 or fp8")),
             (("infer", "-t", "0", "x"), ("-t",)),
             (("infer", "--date", "2025-02-29", "x"), ("--date", "YYYY-MM-DD")),
             (("infer", "--date", "1/2/2025", "x"), ("--date", "today or none")),
