@@ -322,12 +322,8 @@ struct attn_args {
     float *part;        /* [n_single, n_kv_head, n_split, 16, 66] */
     unsigned *arrived;  /* [n_single, n_kv_head] zero before and after */
 };
-/* Times SPLIT_KEYS that a block takes: with many rows, rows alone fill the card. */
-static inline int attn_turns(int n_single)
-{
-    return n_single <= 8 ? 1 : n_single <= 16 ? 2 : n_single <= 32 ? 4 : 8;
-}
-void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_split,
+/* n_unit: SPLIT_KEYS that the longest row's keys fill, rounded up to a power of two. */
+void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_unit,
                    cudaStream_t s);
 void k_attn_block(const struct attn_args *a, const struct dstep *st, int n_block, cudaStream_t s);
 

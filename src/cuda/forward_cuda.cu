@@ -8,7 +8,7 @@
  *
  * and copies the results back, or leaves the logits there for pick.h to choose from. Steps in which
  * every sequence has one row (decoding) are replayed as CUDA graphs, one for each number of rows
- * and of splits of the keys.
+ * and power of two of keys.
  *
  * Arithmetic: residual, norms, router, softmax, rotation and sums in float32, inputs of the
  * matrix products and the cache in bf16, weights exact. Exported is cuda_backend_open alone.
@@ -29,7 +29,7 @@ extern "C" {
 enum { MAX_GRAPHS = 64 };
 
 struct graph {
-    int n_row, n_split;
+    int n_row, n_unit;
     cudaGraphExec_t exec;
 };
 
@@ -65,7 +65,7 @@ struct cuda {
 
     /* the step under way */
     struct dstep st;
-    int n_row, n_single, n_block, n_logit, n_split;
+    int n_row, n_single, n_block, n_logit, n_unit;
 };
 
 /* ---- errors ---- */
@@ -124,7 +124,7 @@ static void run_layer(struct cuda *c, int i)
         c->q,     *pool,   l->i_pool, s->n_head, s->n_kv_head, l->sliding ? s->window : 0,
         l->sinks, c->attn, c->part,   c->arrived};
     if (c->n_single)
-        k_attn_single(&a, &c->st, c->n_single, l->sliding ? 1 : c->n_split, c->stream);
+        k_attn_single(&a, &c->st, c->n_single, l->sliding ? 1 : c->n_unit, c->stream);
     if (c->n_block)
         k_attn_block(&a, &c->st, c->n_block, c->stream);
     if (one) {
@@ -169,7 +169,7 @@ static void run_step(struct cuda *c)
 static cudaGraphExec_t graph_of(struct cuda *c)
 {
     for (int i = 0; i < c->n_graph; i++)
-        if (c->graph[i].n_row == c->n_row && c->graph[i].n_split == c->n_split)
+        if (c->graph[i].n_row == c->n_row && c->graph[i].n_unit == c->n_unit)
             return c->graph[i].exec;
     cudaGraph_t g = NULL;
     cudaGraphExec_t exec = NULL;
@@ -186,7 +186,7 @@ static cudaGraphExec_t graph_of(struct cuda *c)
     else
         cudaGraphExecDestroy(at->exec);
     c->next_graph = (c->next_graph + 1) % MAX_GRAPHS;
-    *at = (struct graph){c->n_row, c->n_split, exec};
+    *at = (struct graph){c->n_row, c->n_unit, exec};
     return exec;
 }
 
@@ -265,9 +265,9 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
         }
     }
     /* A power of two, so that there are few graphs. */
-    int need = c->n_single ? div_up(most, SPLIT_KEYS / KV_PAGE * attn_turns(c->n_single)) : 1;
-    for (c->n_split = 1; c->n_split < need;)
-        c->n_split *= 2;
+    int need = c->n_single ? div_up(most, SPLIT_KEYS / KV_PAGE) : 1;
+    for (c->n_unit = 1; c->n_unit < need;)
+        c->n_unit *= 2;
     return at + (size_t)n_table;
 }
 

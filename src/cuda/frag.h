@@ -42,22 +42,32 @@ template <> struct frag<FORM_MX> {
         v = load_stream(w);
         s = __ldg(scale);
     }
-    /* Scales of rows g and g + 8 in block b as bf16 pairs: the byte is the exponent field. */
-    __device__ __forceinline__ void begin(int b)
+    /* The numbers of slice i times 2^-126, without their scales. */
+    __device__ __forceinline__ void raw(int i, uint32_t a[4]) const
     {
-        lo = __byte_perm(s, 0, 0x4440 + 2 * b) * 0x00800080;
-        hi = __byte_perm(s, 0, 0x4441 + 2 * b) * 0x00800080;
+        uint32_t w = i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+        a[0] = w & 0x81C081C0;
+        a[1] = __funnelshift_r(w, w, 4) & 0x81C081C0;
+        a[2] = (w << 6) & 0x81C081C0;
+        a[3] = ((w << 2) & 0x80C080C0) | ((w >> 6) & 0x01000100);
+    }
+    /* Scales of rows g and g + 8 in block b, times 2^126: the byte is the exponent field. */
+    __device__ __forceinline__ float2 scale(int b) const
+    {
+        return make_float2(__uint_as_float((b ? s << 7 : s << 23) & 0x7F800000),
+                           __uint_as_float((b ? s >> 1 : s << 15) & 0x7F800000));
     }
     __device__ __forceinline__ void slice(int i, uint32_t a[4])
     {
-        if (i % 2 == 0)
-            begin(i / 2);
-        uint32_t w = i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-        a[0] = mul2(w & 0x81C081C0, lo);
-        a[1] = mul2((w << 3) & 0x81C081C0, hi);
-        a[2] = mul2((w << 6) & 0x81C081C0, lo);
-        a[3] =
-            mul2(((w << 1) & 0x80008000) | ((w >> 3) & 0x01800180) | ((w >> 7) & 0x00400040), hi);
+        if (i % 2 == 0) { /* as bf16 pairs */
+            lo = __byte_perm(s, 0, 0x4440 + i) * 0x00800080;
+            hi = __byte_perm(s, 0, 0x4441 + i) * 0x00800080;
+        }
+        raw(i, a);
+        a[0] = mul2(a[0], lo);
+        a[1] = mul2(a[1], hi);
+        a[2] = mul2(a[2], lo);
+        a[3] = mul2(a[3], hi);
     }
 };
 
@@ -126,6 +136,42 @@ static __device__ __forceinline__ void step_mma(frag<F> &f, const uint32_t b[NT]
             mma(acc[t], a, x[t][2 * i], x[t][2 * i + 1]);
     }
 }
+
+/* The same where up to 8 rows do not pay for scaling the weights: MXFP4 blocks are scaled when they
+ * are summed. The activations carry 2^RAISED, so that no product is too small for float32; so do
+ * the sums. */
+enum { RAISED = 64 };
+
+template <>
+__device__ __forceinline__ void step_mma<FORM_MX, 1>(frag<FORM_MX> &f, const uint32_t b[1],
+                                                     uint32_t at, float acc[1][4])
+{
+    uint32_t x[8];
+    ldmatrix4(x, b[0] + at);
+    ldmatrix4(x + 4, b[0] + at + 64);
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        float sum[4] = {};
+        float2 scale = f.scale(k);
+#pragma unroll
+        for (int i = 2 * k; i < 2 * k + 2; i++) {
+            uint32_t a[4];
+            f.raw(i, a);
+            mma(sum, a, x[2 * i], x[2 * i + 1]);
+        }
+        acc[0][0] = fmaf(sum[0], scale.x, acc[0][0]);
+        acc[0][1] = fmaf(sum[1], scale.x, acc[0][1]);
+        acc[0][2] = fmaf(sum[2], scale.y, acc[0][2]);
+        acc[0][3] = fmaf(sum[3], scale.y, acc[0][3]);
+    }
+}
+
+/* Whether a product with NT * 8 rows wants its activations raised. */
+template <enum form F, int NT> static __device__ constexpr bool raised()
+{
+    return F == FORM_MX && NT == 1;
+}
+static const float raise = 0x1p64f, lower = 0x1p-64f;
 
 /* The first steps of a chain, under way. */
 template <enum form F, int D>

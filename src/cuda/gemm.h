@@ -27,8 +27,9 @@ struct source {
     float eps;
 };
 
-/* Up to n rows of n_step steps from index i0 into shared memory, `stride` bytes apart. Rows to be
- * normed want 256 threads. */
+/* Up to n rows of n_step steps from index i0 into shared memory, `stride` bytes apart, raised
+ * (frag.h) or not. Rows to be normed want 256 threads. */
+template <bool RAISE>
 static __device__ void stage(const struct source &s, int n_step, int i0, int n, char *to,
                              size_t stride, float *part)
 {
@@ -43,8 +44,12 @@ static __device__ void stage(const struct source &s, int n_step, int i0, int n, 
         for (int i = threadIdx.x; i < n * chunks; i += blockDim.x) {
             int t = i / chunks, k = i % chunks;
             int r = s.row ? s.row[i0 + t] : i0 + t;
-            *(uint4 *)(to + t * stride + k * 16) =
-                *(const uint4 *)((const char *)(s.xn + (size_t)r * s.ld) + k * 16);
+            uint4 v = *(const uint4 *)((const char *)(s.xn + (size_t)r * s.ld) + k * 16);
+            if (RAISE) {
+                uint32_t f = pack_bf16(raise, raise);
+                v = make_uint4(mul2(v.x, f), mul2(v.y, f), mul2(v.z, f), mul2(v.w, f));
+            }
+            *(uint4 *)(to + t * stride + k * 16) = v;
         }
     }
     __syncthreads();
@@ -136,7 +141,7 @@ static __global__ void __launch_bounds__((depth<F, NT, NC>::warps * 32), (depth<
         if (!staged) {
             if (!k.group)
                 pdl_wait();
-            stage(src, k.n_step, slot0, n, smem, stride, part8);
+            stage<raised<F, NT>()>(src, k.n_step, slot0, n, smem, stride, part8);
             staged = true;
         }
         float acc[NT][4] = {};
@@ -154,8 +159,9 @@ static __global__ void __launch_bounds__((depth<F, NT, NC>::warps * 32), (depth<
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     int row = t * 8 + 2 * q + j;
+                    float f = raised<F, NT>() ? lower : 1;
                     if (row < n)
-                        epi(expert, tile, g, slot0 + row, acc[t][j], acc[t][2 + j]);
+                        epi(expert, tile, g, slot0 + row, acc[t][j] * f, acc[t][2 + j] * f);
                 }
         }
     }

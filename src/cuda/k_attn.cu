@@ -249,25 +249,45 @@ static __global__ void __launch_bounds__(WARPS * 32)
         }
     }
     __syncthreads();
-    /* 16 threads a query, 4 numbers each */
+    /* 16 threads a query, 4 numbers each; up to 8 queries leave threads for two halves of the
+     * partial results. */
     enum { EACH = 4 };
-    float *part = a.part + ((size_t)(blockIdx.z * a.n_kv_head + kv) * gridDim.y) * 16 * PART;
-    int r = threadIdx.x / 16, c = threadIdx.x % 16 * EACH;
-    float m = sh[0][r][HEAD], l = sh[0][r][HEAD + 1], o[EACH], f, f2;
-    for (int i = 0; i < EACH; i++)
-        o[i] = sh[0][r][c + i];
-    for (int w = 1; w < WARPS; w++) {
-        join(m, l, sh[w][r][HEAD], sh[w][r][HEAD + 1], f, f2);
+    int n_half = n_q <= 8 ? 2 : 1, half = n_half == 2 ? threadIdx.x / 128 : 0;
+    int r = threadIdx.x / 16 - 8 * half, c = threadIdx.x % 16 * EACH;
+    float m = NONE, l = 0, o[EACH] = {}, f, f2;
+    auto add = [&](float m2, float l2, const float *v) {
+        join(m, l, m2, l2, f, f2);
         for (int i = 0; i < EACH; i++)
-            o[i] = o[i] * f + sh[w][r][c + i] * f2;
-    }
+            o[i] = o[i] * f + v[i] * f2;
+    };
+    auto join_halves = [&]() {
+        if (n_half == 1)
+            return;
+        float *to = sh[r][15]; /* a row that no query uses */
+        __syncthreads();
+        if (half == 1) {
+            for (int i = 0; i < EACH; i++)
+                to[c + i] = o[i];
+            if (c == 0) {
+                to[HEAD] = m;
+                to[HEAD + 1] = l;
+            }
+        }
+        __syncthreads();
+        if (half == 0)
+            add(to[HEAD], to[HEAD + 1], to + c);
+    };
+    for (int w = half; w < WARPS; w += n_half)
+        add(sh[w][r][HEAD], sh[w][r][HEAD + 1], sh[w][r] + c);
+    join_halves();
     if (n_split > 1) {
+        float *part = a.part + ((size_t)(blockIdx.z * a.n_kv_head + kv) * gridDim.y) * 16 * PART;
         float *to = part + ((size_t)split * 16 + r) * PART;
-        for (int i = 0; i < EACH; i++)
-            to[c + i] = o[i];
-        if (c == 0) {
-            to[HEAD] = m;
-            to[HEAD + 1] = l;
+        if (half == 0 && r < n_q) {
+            *(float2 *)(to + c) = make_float2(o[0], o[1]);
+            *(float2 *)(to + c + 2) = make_float2(o[2], o[3]);
+            if (c == 0)
+                *(float2 *)(to + HEAD) = make_float2(m, l);
         }
         __threadfence();
         __syncthreads();
@@ -286,18 +306,16 @@ static __global__ void __launch_bounds__(WARPS * 32)
         for (int i = 0; i < EACH; i++)
             o[i] = 0;
 #pragma unroll 8
-        for (int s = 0; s < n_split; s++) {
+        for (int s = half; s < n_split; s += n_half) {
             const float *p = part + ((size_t)s * 16 + r) * PART;
             float2 ml = __ldcg((const float2 *)(p + HEAD));
             float2 v0 = __ldcg((const float2 *)(p + c)), v1 = __ldcg((const float2 *)(p + c + 2));
-            join(m, l, ml.x, ml.y, f, f2);
-            o[0] = o[0] * f + v0.x * f2;
-            o[1] = o[1] * f + v0.y * f2;
-            o[2] = o[2] * f + v1.x * f2;
-            o[3] = o[3] * f + v1.y * f2;
+            float v[EACH] = {v0.x, v0.y, v1.x, v1.y};
+            add(ml.x, ml.y, v);
         }
+        join_halves();
     }
-    if (r >= n_q)
+    if (r >= n_q || half > 0)
         return;
     join(m, l, a.sinks[kv * n_q + r] * 1.4426950408889634f, 1, f, f2);
     f /= l;
@@ -305,11 +323,16 @@ static __global__ void __launch_bounds__(WARPS * 32)
         make_uint2(pack_bf16(o[0] * f, o[1] * f), pack_bf16(o[2] * f, o[3] * f));
 }
 
-void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_split,
+void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_unit,
                    cudaStream_t s)
 {
-    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st,
-           attn_turns(n_single));
+    /* Times a warp goes on: with many rows, rows alone fill the card, and more blocks than it holds
+     * at once don't help. */
+    int turns = n_single <= 8 ? 1 : n_single <= 16 ? 2 : n_single <= 32 ? 4 : 8;
+    while (turns < n_unit && n_single * a->n_kv_head * (n_unit / turns) > 2 * card()->n_sm)
+        turns *= 2;
+    int n_split = n_unit > turns ? n_unit / turns : 1;
+    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st, turns);
 }
 
 enum { PAGES = 4, PAGE_PIECES = 2 * KV_PAGE * HEAD * 2 / 16 };

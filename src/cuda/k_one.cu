@@ -93,13 +93,14 @@ struct gate_args {
     const float *x, *norm, *share, *b_router, *bias;
     int ld_router, n_share, n_expert, n_active, d_ff, ld_ff;
     float eps, alpha, limit;
+    float up;          /* raise of ff, as down_one wants it */
     __nv_bfloat16 *ff; /* [n_active, ld_ff] */
     int32_t *expert;   /* [n_active] */
     float *weight;     /* [n_active] */
 };
 
-/* The normed row into xn, the chosen experts, likeliest first; the first block tells the others
- * behind it. */
+/* The normed row into xn, raised for MXFP4 (frag.h), the chosen experts, likeliest first; the first
+ * block tells the others behind it. */
 static __device__ void route_one(const struct gate_args &a, uint2 *xn, int *expert)
 {
     __shared__ float sums[ONE_WARPS][ONE_EXPERTS], squares[ONE_WARPS], score[ONE_EXPERTS];
@@ -145,7 +146,7 @@ static __device__ void route_one(const struct gate_args &a, uint2 *xn, int *expe
     float total = 0;
     for (int i = 0; i < n_warp; i++)
         total += squares[i];
-    float f = rsqrtf(total / (float)d + a.eps), mine = 0;
+    float f = rsqrtf(total / (float)d + a.eps), mine = 0, up = a.m.scale ? raise : 1;
     if (threadIdx.x < a.n_expert) {
         for (int i = 0; i < n_warp; i++)
             mine += sums[i][threadIdx.x];
@@ -157,8 +158,8 @@ static __device__ void route_one(const struct gate_args &a, uint2 *xn, int *expe
     for (int i = 0; i < 2; i++) {
         int at = threadIdx.x + i * blockDim.x;
         if (at < ld / 4)
-            xn[at] = make_uint2(pack_bf16(v[i].x * f * k[i].x, v[i].y * f * k[i].y),
-                                pack_bf16(v[i].z * f * k[i].z, v[i].w * f * k[i].w));
+            xn[at] = make_uint2(pack_bf16(v[i].x * f * k[i].x * up, v[i].y * f * k[i].y * up),
+                                pack_bf16(v[i].z * f * k[i].z * up, v[i].w * f * k[i].w * up));
     }
     __syncthreads();
     if (threadIdx.x < a.n_expert) {
@@ -218,8 +219,9 @@ template <enum form F> static __global__ void __launch_bounds__(512, 2) gate_one
                 hi += part[warp + c][lane + 8];
             }
             const float *bias = a.bias + ((size_t)expert[j] * a.d_ff + o) * 2;
+            float f = raised<F, 1>() ? lower * m.gain : m.gain;
             a.ff[(size_t)j * a.ld_ff + o] = __float2bfloat16(
-                swiglu(lo * m.gain + __ldg(bias), hi * m.gain + __ldg(bias + 1), a.alpha, a.limit));
+                swiglu(lo * f + __ldg(bias), hi * f + __ldg(bias + 1), a.alpha, a.limit) * a.up);
         }
         __syncthreads();
     }
@@ -229,10 +231,11 @@ void k_gate_one(const struct dlayer *l, const float *x, const float *share, int 
                 int n_active, float eps, float alpha, float limit, const struct droute *r,
                 __nv_bfloat16 *ff, cudaStream_t s)
 {
-    struct gate_args a = {
-        l->gate,      x,           l->mlp_norm, share,    l->b_router,  l->b_gate,
-        l->ld_router, l->o.n_tile, n_expert,    n_active, l->down.n_in, l->down.n_step * STEP,
-        eps,          alpha,       limit,       ff,       r->expert,    r->weight};
+    struct gate_args a = {l->gate,     x,         l->mlp_norm,  share,
+                          l->b_router, l->b_gate, l->ld_router, l->o.n_tile,
+                          n_expert,    n_active,  l->down.n_in, l->down.n_step * STEP,
+                          eps,         alpha,     limit,        l->down.scale ? raise : 1,
+                          ff,          r->expert, r->weight};
     launch(l->gate.scale ? gate_one<FORM_MX> : gate_one<FORM_BF16>, dim3(2 * card()->n_sm),
            ONE_WARPS * 32, (size_t)l->gate.n_step * STEP * 2, s, a);
 }
@@ -283,7 +286,8 @@ static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
         float y = part[j][0][threadIdx.x];
         for (int c = 1; c < NC; c++)
             y += part[j][c][threadIdx.x];
-        y = y * m.gain + __ldg(bias + (size_t)expert[j] * m.n_out + o);
+        y = y * (raised<F, 1>() ? lower * m.gain : m.gain) +
+            __ldg(bias + (size_t)expert[j] * m.n_out + o);
         sum = fmaf(weight[j], y, sum);
     }
     x[o] = sum;

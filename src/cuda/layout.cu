@@ -4,12 +4,11 @@
  * put a piece into fragment order (dev.h) run at the same time. Nothing converted is kept on the
  * host or on disk.
  *
- * Bits of MXFP4 on the card. A 32-bit word holds the eight codes of a lane's k-slice, each half the
- * codes of one of the two inputs of every pair: register a_j takes code j of both halves. A code is
- * sign, two exponent bits, one mantissa bit; the bits lie so that a shift and a mask give bf16
- * numbers 2^-126 times the value:
- *     code 0: bits 15, 8, 7, 6    code 1: 12, 5, 4, 3    code 2: 9, 2, 1, 0
- *     code 3: 14, 11, 10, 13
+ * Bits of MXFP4 on the card. A 32-bit word holds the eight codes of a lane's k-slice: register a_j
+ * takes two, the inputs of a pair, one in each half. A code is sign, two exponent bits, one
+ * mantissa bit; at bits 15, 8, 7, 6 of its half it is a bf16 number, 2^-126 times the value.
+ * Registers lie in the word moved so that few instructions bring them there: a_0: as they are a_1:
+ * rotated left by 4    a_2: shifted right by 6 a_3: bit 8 shifted left by 6, the others right by 2
  * The scale byte s (at most 128) becomes s + 126, the exponent field of 2^(s-1) = 2^126 *
  * 2^(s-127). Larger scale bytes are lowered by a constant that returns in dmat.gain; 255 (not a
  * number) stays, the exponent of Inf, so that damage reaches the logits and is reported there.
@@ -168,18 +167,21 @@ static __global__ void frag_bf16(const uint16_t *src, size_t ld_row, size_t ld_k
     }
 }
 
-static __device__ uint32_t code_bits(uint32_t c, int j)
+/* The two codes of register j, at their places in the word. */
+static __device__ uint32_t code_bits(uint32_t lo, uint32_t hi, int j)
 {
-    uint32_t s = c >> 3 & 1, m = c & 1, e = c >> 1 & 3;
+    uint32_t v = 0, c[2] = {lo, hi};
+    for (int i = 0; i < 2; i++)
+        v |= ((c[i] & 8) << 12 | (c[i] & 7) << 6) << (16 * i);
     switch (j) {
     case 0:
-        return s << 15 | e << 7 | m << 6;
+        return v;
     case 1:
-        return s << 12 | e << 4 | m << 3;
+        return __funnelshift_l(v, v, 4);
     case 2:
-        return s << 9 | e << 1 | m;
+        return v >> 6;
     default:
-        return s << 14 | e << 10 | m << 13;
+        return (v & 0x80C080C0) >> 2 | (v & 0x01000100) << 6;
     }
 }
 
@@ -200,7 +202,7 @@ static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int 
                 if (row >= n_out || k >= n_in)
                     continue;
                 uint8_t two = codes[((size_t)(row - row0) * n_block + k / 32) * 16 + k % 32 / 2];
-                w[s] |= code_bits(two & 15, j) | code_bits(two >> 4, j) << 16;
+                w[s] |= code_bits(two & 15, two >> 4, j);
             }
         }
         size_t at = (size_t)(tile_at + t) * n_step + i;
