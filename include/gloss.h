@@ -227,6 +227,9 @@ struct gloss_engine_opts {
     int lock;            /* on the processor: weights and cache may not leave memory (mlock) */
     int no_dense_cache;  /* on the processor: 8-bit copies of the dense matrices are made anew, and
                             not kept beside the checkpoint or in the user's cache folder */
+    /* Most tokens guessed ahead of a sequence in one step, from what it said before; which tokens
+     * it gets is the same. 0: as many as are measured to pay; -1: none. */
+    int speculate;
 };
 GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_engine_opts *,
                                         gloss_engine **, struct gloss_err *);
@@ -381,6 +384,7 @@ struct gloss_stats {
     /* Memory beside the pages: the weights where the device reads them, and scratch (0 from a
      * backend that does not tell). */
     uint64_t weight_bytes, work_bytes;
+    uint64_t n_draft, n_accept; /* tokens guessed ahead, and those that were right */
 };
 /* As of the last step. size must be set. */
 GLOSS_API void gloss_engine_stats(gloss_engine *, struct gloss_stats *);

@@ -517,7 +517,7 @@ struct gloss_request {
 
 /* Prompt rows of one step: enough for full matrix tiles, few enough that decoding rows beside them
  * wait little. */
-enum { DEFAULT_QUEUE = 1024, MOST_CHUNK = 1 << 16, MOST_QUEUE = 1 << 20 };
+enum { DEFAULT_QUEUE = 1024, MOST_CHUNK = 1 << 16, MOST_QUEUE = 1 << 20, MOST_SPECULATE = 64 };
 
 /* By GLOSS_ARITH_. */
 static const enum arith ariths[] = {ARITH_BF16, ARITH_F32, ARITH_BF16, ARITH_Q8, ARITH_FP8};
@@ -563,6 +563,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     TRY(check_count("kv", o.kv, GLOSS_KV_FP8, &e));
     TRY(check_count("n_cpu_moe", o.n_cpu_moe, SPEC_MAX_LAYER, &e));
     TRY(check_count("max_queue", o.max_queue, MOST_QUEUE, &e));
+    TRY(check_count("speculate", max_int(0, o.speculate), MOST_SPECULATE, &e));
     g = mem_calloc(1, sizeof *g);
     if (!g)
         TRY(E_NOMEM);
@@ -592,6 +593,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
         .memory_bytes = o.memory_bytes,
         .memory_share = o.memory_share,
         .no_prefix_cache = o.no_prefix_cache,
+        .speculate = o.speculate,
         .script = o.script,
         .n_script = o.n_script,
     };
@@ -826,6 +828,8 @@ void gloss_engine_stats(gloss_engine *g, struct gloss_stats *to)
         .peak_window = s.peak_window,
         .weight_bytes = s.weight_bytes,
         .work_bytes = s.work_bytes,
+        .n_draft = s.n_draft,
+        .n_accept = s.n_accept,
     };
     memcpy(to, &full, to->size < sizeof full ? to->size : sizeof full);
 }

@@ -197,18 +197,20 @@ void conf_allowed(struct buf *b, const struct conf_opt *o)
     }
 }
 
-/* Index of `s` among the words of a choice, or -1. A word "x:N" is met by x:0, x:1, ... */
+/* Index of `s` among the words of a choice, or -1. A word "x:N" is met by x:0, x:1, ..., a word "N"
+ * by 1, 2, ... */
 static int find_choice(const char *words, const char *s)
 {
     int i = 0;
     for (const char *p = words;; i++) {
         size_t n = strcspn(p, "|");
-        bool numbered = n >= 2 && strncmp(p + n - 2, ":N", 2) == 0;
+        bool number = n == 1 && *p == 'N', numbered = number;
+        numbered = numbered || (n >= 2 && strncmp(p + n - 2, ":N", 2) == 0);
         if (!numbered && strlen(s) == n && strncmp(p, s, n) == 0)
             return i;
         if (numbered && strncmp(p, s, n - 1) == 0) {
             int64_t v;
-            if (num_i64(s + n - 1, 0, 1023, &v) == OK)
+            if (num_i64(s + n - 1, number, 1023, &v) == OK)
                 return i;
         }
         if (!p[n])

@@ -30,7 +30,8 @@ enum conf_kind {
     CONF_INT,    /* whole number in [lo, hi] */
     CONF_NUM,    /* finite number in [lo, hi], or (lo, hi] with `above` */
     CONF_STR,    /* any text but the empty one */
-    CONF_CHOICE, /* one of the words in `arg`: "low|medium|high"; "cuda:N" takes any number */
+    CONF_CHOICE, /* one of the words in `arg`: "low|medium|high"; "cuda:N" and "N" take any number
+                  */
     CONF_LIST    /* text, may be given several times */
 };
 

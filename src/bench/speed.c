@@ -223,7 +223,8 @@ static const char columns[] =
     "bench model device cpu arith threads prompt_tokens generate_tokens depth parallel repeats "
     "tokens_per_s_min tokens_per_s_median tokens_per_s_max ms_per_step ttft_ms_min ttft_ms_median "
     "ttft_ms_max ttft_mean_ms_median gb_per_s gflop_per_s read_gb_per_s peak_gflop_per_s of_read "
-    "of_peak gb_per_step load_ms resident_mb peak_resident_mb checkpoint_mb kv_mb";
+    "of_peak gb_per_step load_ms resident_mb peak_resident_mb checkpoint_mb kv_mb "
+    "drafted accepted";
 
 status steps_columns(struct sheet *s, struct err *e)
 {
@@ -236,6 +237,7 @@ struct cell {
     struct series first;      /* ms to the last request's first token */
     struct series mean_first; /* ms to the first token, mean of the requests */
     double ms_per_step, n_step;
+    double n_draft, n_accept; /* of all repeats */
 };
 
 static void cell_fini(struct cell *c)
@@ -341,6 +343,8 @@ static status put_row(struct speed *v, bool prefill, struct cell *c, const struc
               ((double)v->stats.peak_full * (double)v->stats.page_bytes_full +
                (double)v->stats.peak_window * (double)v->stats.page_bytes_window) *
                   1e-6);
+    sheet_num(s, "drafted", prefill ? NAN : c->n_draft);
+    sheet_num(s, "accepted", prefill ? NAN : c->n_accept);
     return sheet_end_row(s, e);
 }
 
@@ -369,6 +373,8 @@ static status run_cell(struct speed *v, bool prefill, struct gloss_limits *befor
         if (warm_up)
             continue;
         c.n_step = (double)(v->stats.n_step - was.n_step);
+        c.n_draft += (double)(v->stats.n_draft - was.n_draft);
+        c.n_accept += (double)(v->stats.n_accept - was.n_accept);
         take_first(v, prefill, &c);
         if (!prefill)
             TRY(take_decode(v, &c, e));

@@ -134,11 +134,13 @@ MUST_USE status cli_open_model(struct conf *c, bool with_config, gloss_model **m
 MUST_USE status cli_open_named(struct conf *c, const char *name, gloss_model **m, struct err *e);
 /* --model only when it was given, else *m = NULL: the compiled-in vocabulary. */
 MUST_USE status cli_open_vocab(struct conf *c, gloss_model **m, struct err *e);
+/* The options of group Model as the command has them. */
+void cli_engine_opts(const struct conf *c, struct gloss_engine_opts *o);
 /* n_ctx: most tokens of one request, 0 for the model's own; n_request: how many run at once;
  * script: the file of --scripted, or NULL. */
 MUST_USE status cli_open_engine(struct conf *c, gloss_model *m, int n_ctx, int n_request,
                                 const char *script, gloss_engine **g, struct err *e);
-/* The same with further options; device, arithmetic, threads and memory are the command's. */
+/* The same with further options; those of group Model are the command's. */
 MUST_USE status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engine_opts *,
                                  const char *script, gloss_engine **g, struct err *e);
 

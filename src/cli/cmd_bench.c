@@ -83,13 +83,7 @@ static status run_open(struct bench_run *r, struct conf *c, bool study, bool pow
     gloss_model_info(r->b.model, &r->b.info);
     r->b.path = path;
     r->b.engine = (struct gloss_engine_opts)GLOSS_INIT(struct gloss_engine_opts);
-    r->b.engine.device = conf_str(c, "device");
-    r->b.engine.arith = cli_arith(c);
-    r->b.engine.dense = (int)conf_get(c, "dense")->i;
-    r->b.engine.kv = (int)conf_get(c, "kv-cache-dtype")->i;
-    r->b.engine.deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
-    r->b.engine.n_thread = (int)conf_int(c, "threads");
-    r->b.engine.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
+    cli_engine_opts(c, &r->b.engine);
     r->b.engine.no_prefix_cache = 1;
     if (script) {
         TRY(input_file(script, &r->script, e));

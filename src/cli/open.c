@@ -200,6 +200,27 @@ int cli_arith(const struct conf *c)
     return GLOSS_ARITH_F32 + (int)conf_get(c, "arith")->i; /* the table's order */
 }
 
+static int speculate(const struct conf *c)
+{
+    const char *s = conf_str(c, "speculate");
+    int64_t n = 0;
+    if (strcmp(s, "off") == 0)
+        return -1;
+    return num_i64(s, 1, 1 << 20, &n) == OK ? (int)n : 0;
+}
+
+void cli_engine_opts(const struct conf *c, struct gloss_engine_opts *o)
+{
+    o->device = conf_str(c, "device");
+    o->arith = cli_arith(c);
+    o->dense = (int)conf_get(c, "dense")->i;
+    o->kv = (int)conf_get(c, "kv-cache-dtype")->i;
+    o->deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
+    o->n_thread = (int)conf_int(c, "threads");
+    o->memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
+    o->speculate = speculate(c);
+}
+
 status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engine_opts *base,
                         const char *script, gloss_engine **g, struct err *e)
 {
@@ -210,13 +231,7 @@ status cli_start_engine(struct conf *c, gloss_model *m, const struct gloss_engin
     if (script)
         TRY(input_file(script, &text, e));
     struct gloss_engine_opts o = *base;
-    o.device = conf_str(c, "device");
-    o.arith = cli_arith(c);
-    o.dense = (int)conf_get(c, "dense")->i;
-    o.kv = (int)conf_get(c, "kv-cache-dtype")->i;
-    o.deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
-    o.n_thread = (int)conf_int(c, "threads");
-    o.memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
+    cli_engine_opts(c, &o);
     o.script = script ? text.p : NULL;
     o.n_script = text.n;
     TRY(gloss_engine_new(m, &o, g, pub(e)));

@@ -13,6 +13,7 @@
 #define RUN                                                                                        \
     (BIT(CMD_INFER) | BIT(CMD_LOGITS) | BIT(CMD_SCORE) | BIT(CMD_SERVE) | BIT(CMD_MLPERF_RUN) |    \
      SPEED | STUDY | BIT(CMD_BENCH_FIDELITY) | BIT(CMD_EVAL) | BIT(CMD_RUN))
+#define MEASURED (SPEED | STUDY | BIT(CMD_BENCH_FIDELITY) | BIT(CMD_MLPERF_RUN))
 #define OPEN (RUN | BIT(CMD_INFO))
 #define VOCAB                                                                                      \
     (BIT(CMD_TOKENIZE) | BIT(CMD_RENDER) | BIT(CMD_PARSE) | BIT(CMD_MLPERF_HARMONIZE) |            \
@@ -626,6 +627,14 @@ static const struct conf_opt options[] = {
      .group = g_model,
      .help = "how weights come into memory: the files mapped, copied into pages of 2 MiB, or "
              "copied if the copy fits beside the files"},
+    {"speculate", "num-speculative-tokens draft-max", 0, CONF_CHOICE, "auto|off|N", .def = "auto",
+     .cmds = RUN & ~MEASURED, .group = g_model,
+     .help = "tokens guessed ahead from prompt and answer so far and then checked, which changes "
+             "no answer: as many as are measured to pay, none, or N wherever there is a guess"},
+    {"speculate", "num-speculative-tokens draft-max", 0, CONF_CHOICE, "auto|off|N", .def = "off",
+     .cmds = MEASURED, .group = g_model,
+     .help = "tokens guessed ahead, as in gloss infer; not here, where made-up prompts lead to "
+             "answers that repeat themselves"},
     {"check-tensors", NULL, 0, CONF_FLAG, .cmds = OPEN, .group = g_model,
      .help = "read every tensor first and refuse NaN, Inf and scale bytes of 255"},
 

@@ -13,7 +13,8 @@
 
 enum {
     PAGE_TOK = PREFIX_PAGE_TOK, /* a window of 128 spans at most five pages */
-    LOGIT_ROWS = 64,            /* rows per step when every row's logits are wanted */
+    LOGIT_ROWS = 64, /* rows per step when every row's logits are wanted, or tokens are guessed */
+    AUTO_DRAFT = 15, /* most guesses of one sequence in a step */
     MIN_PAGES = 2
 };
 
@@ -212,24 +213,76 @@ static int plan_rows(struct engine *g, struct batch *b, struct seq *s, int n, in
     return n;
 }
 
-/* The oldest if it lacked a page last time, then a row for every decoding sequence, then prompts
- * within the chunk. */
+static bool is_decoding(const struct seq *s)
+{
+    return s->n_ids - s->n_done == 1;
+}
+
+/* How many tokens may be guessed ahead for s: not beyond its end, nor more than its reader has room
+ * for; a script's pauses are kept. */
+static int most_drafts(const struct engine *g, const struct seq *s)
+{
+    if (s->n_ids == s->n_prompt || (s->line && s->line->delay_ns) || draft_chance(&s->draft) <= 0)
+        return 0;
+    int left = s->request->par.max_tok - (s->n_ids - s->n_prompt) - 1;
+    return max_int(0, min_int(min_int(g->max_draft, left), (int)seq_room(s) - 2));
+}
+
+/* Levels of chances (gain.h) whose guesses are worth their rows in this step: none beside a
+ * prompt, whose rows make the step's time. */
+static int draft_levels(struct engine *g, uint64_t now)
+{
+    if (g->max_draft == 0 || g->draft_always)
+        return g->max_draft == 0 ? 0 : GAIN_LEVELS;
+    gain_begin(&g->gain);
+    for (const struct seq *s = g->sched.running; s; s = s->next) {
+        if (s->paused || s->wait_until > now)
+            continue;
+        if (!is_decoding(s))
+            return 0;
+        gain_offer(&g->gain, most_drafts(g, s), draft_chance(&s->draft));
+    }
+    return gain_decide(&g->gain, LOGIT_ROWS);
+}
+
+/* Rows for what s, planned last with the row of its last token, will probably say. */
+static void plan_drafts(struct engine *g, struct batch *b, struct seq *s, int levels, int *extra)
+{
+    struct planned *p = &g->of_seq[b->n_seq - 1];
+    int n = gain_take(most_drafts(g, s), draft_chance(&s->draft), levels);
+    n = min_int(n, *extra);
+    if (n > 0)
+        n = sched_extend_more(&g->sched, s, 1, n);
+    p->draft = g->tok + b->n_row;
+    p->n_draft = n = draft_get(&s->draft, s->ids, s->n_ids, n, g->tok + b->n_row);
+    for (int i = 0; i < n; i++)
+        g->logit_row[b->n_logit++] = b->n_row++;
+    g->seq[b->n_seq - 1].n_row += n;
+    p->n_logit += n;
+    *extra -= n;
+    g->count.n_draft += (uint64_t)n;
+}
+
+/* The oldest if it lacked a page last time, then a row for every decoding sequence with what it
+ * will probably say, then prompts within the chunk. */
 static void plan(struct engine *g, struct batch *b, uint64_t now)
 {
     struct sched *q = &g->sched;
     int left = q->chunk, extra = LOGIT_ROWS;
     *b = (struct batch){.tok = g->tok, .seq = g->seq, .logit_row = g->logit_row};
     g->i_step++;
+    int levels = draft_levels(g, now);
     for (struct seq *s = q->running; s; s = s->next)
         if (s->starved && sched_runnable(q, s, now)) {
-            bool decoding = s->n_ids - s->n_done == 1;
+            bool decoding = is_decoding(s);
             int n = plan_rows(g, b, s, left, &extra);
             left -= decoding ? 0 : n;
             break;
         }
     for (struct seq *s = q->running; s; s = s->next)
-        if (s->looked_at != g->i_step && s->n_ids - s->n_done == 1 && sched_runnable(q, s, now))
-            plan_rows(g, b, s, 1, &extra);
+        if (s->looked_at != g->i_step && is_decoding(s) && sched_runnable(q, s, now) &&
+            plan_rows(g, b, s, 1, &extra) > 0 && levels > 0)
+            plan_drafts(g, b, s, levels, &extra);
     for (struct seq *s; left > 0 && (s = sched_prefill(q, g->i_step, now));)
         left -= plan_rows(g, b, s, left, &extra);
 }
@@ -305,7 +358,7 @@ static void begin_masks(struct engine *g, const struct batch *b)
     int n = 0;
     for (int i = 0; i < b->n_seq; i++) {
         struct seq *s = g->of_seq[i].seq;
-        bool last = s->n_done + b->seq[i].n_row == s->n_ids;
+        bool last = s->n_done + b->seq[i].n_row - g->of_seq[i].n_draft == s->n_ids;
         if (last && s->turn && !s->off_turn && !s->mask_ready && turn_in_grammar(s->turn))
             g->ahead.job[n++] = s;
     }
@@ -327,11 +380,12 @@ static bool turn_follow(const struct engine *g, struct seq *s, int32_t id)
 }
 
 /* The one token that s can have next, dictated by its budget or left by its turn; else -1, and the
- * rules to choose by. They are not made from logits, and making them again gives the same. */
-static int32_t rules_of(struct seq *s, struct sample_rules *rules)
+ * rules to choose by. They are not made from logits, and making them again gives the same. With
+ * `ahead`, for the token behind so many guesses (only if rules_last). */
+static int32_t rules_of(struct seq *s, int ahead, struct sample_rules *rules)
 {
     const struct request *r = s->request;
-    int i = s->n_ids - s->n_prompt;
+    int i = s->n_ids - s->n_prompt + ahead;
     *rules = (struct sample_rules){.seen = s->seen.table ? &s->seen : NULL,
                                    .forbidden = r->forbidden,
                                    .n_forbidden = i < r->par.min_tok ? r->n_forbidden : 0,
@@ -369,7 +423,7 @@ static bool choose(struct engine *g, struct seq *s, const float *logits, const s
     }
     double lse = 0;
     struct sample_rules rules;
-    int32_t id = rules_of(s, &rules);
+    int32_t id = rules_of(s, 0, &rules);
     if (id < 0)
         id = sample_token(logits, &s->sample, &rules, with_logprob ? &lse : NULL, &g->scratch);
     else if (with_logprob)
@@ -381,8 +435,9 @@ static bool choose(struct engine *g, struct seq *s, const float *logits, const s
     return true;
 }
 
-/* One more token for s: picked, or to be chosen from logits, the row of its last position. */
-static void take_token(struct engine *g, struct seq *s, const float *logits,
+/* One more token for s: picked, or to be chosen from logits, the row of its last position. False:
+ * it ended, and may be gone. */
+static bool take_token(struct engine *g, struct seq *s, const float *logits,
                        const struct pick *picked)
 {
     const struct request *r = s->request;
@@ -392,12 +447,13 @@ static void take_token(struct engine *g, struct seq *s, const float *logits,
     struct err e;
     if (!choose(g, s, logits, picked, &slot, top_logprob)) {
         end_seq(g, s, FINISH_STOP, -1, NULL);
-        return;
+        return false;
     }
     int32_t id = slot.token;
     s->shielded = false;
     sample_seen_add(&s->seen, id, true);
     s->ids[s->n_ids++] = id;
+    draft_add(&s->draft, s->ids, s->n_ids);
     int n_gen = s->n_ids - s->n_prompt;
     status st = budget_feed(&s->budget, id);
     if (st == OK)
@@ -408,7 +464,7 @@ static void take_token(struct engine *g, struct seq *s, const float *logits,
         st = err_set(&e, E_LIMIT, "the grammar allows too many readings of this answer at once");
     if (st < 0) {
         end_seq(g, s, FINISH_ERROR, -1, &e);
-        return;
+        return false;
     }
     slot.from = f.from;
     slot.to = f.to;
@@ -425,7 +481,9 @@ static void take_token(struct engine *g, struct seq *s, const float *logits,
         end_seq(g, s, FINISH_LENGTH, -1, NULL);
     } else {
         seq_publish(s, s->stop.n ? held_slots(s, f.undecided) : 0);
+        return true;
     }
+    return false;
 }
 
 /* Row i of `logits` is that of position pos + i: it says how likely the prompt's next token was. */
@@ -489,7 +547,7 @@ static void give_birth(struct engine *g, struct seq *first, const float *logits)
         struct page_pair pair[] = {{c.full_from, c.full_to, false}, {c.win_from, c.win_to, true}};
         if (c.full_from >= 0)
             g->backend->kv_copy(g->backend, pair, 2);
-        take_token(g, s, logits, NULL);
+        (void)take_token(g, s, logits, NULL);
     }
 }
 
@@ -499,32 +557,75 @@ static bool is_pregnant(const struct seq *s)
     return s->index == 0 && s->request->par.n > 1 && s->n_ids == s->n_prompt;
 }
 
-/* After a step: logits are those of the rows planned for p; of a step that was deferred, picks are
- * theirs instead. */
-static void take_step(struct engine *g, const struct planned *p, int n_row, const float *logits,
+/* After a step: logits are those of the rows planned for p, whose first n_row are certain; of a
+ * step that was deferred, picks are theirs instead. True: s goes on with a token that was chosen.
+ */
+static bool take_rows(struct engine *g, const struct planned *p, int n_row, const float *logits,
                       const struct pick *pick)
 {
     struct seq *s = p->seq;
     struct request *r = s->request;
+    int n_logit = p->n_logit - p->n_draft;
     int prompt_rows = max_int(0, min_int(s->n_done + n_row, s->n_prompt) - s->n_done);
     s->n_done += n_row;
     s->n_computed += prompt_rows;
     g->count.computed_tok += (uint64_t)n_row;
-    sched_charge(s, n_row);
+    sched_charge(s, n_row + p->n_draft);
     sched_learn(&g->sched, s);
     if (r->want != ROWS_NONE) {
-        send_rows(g, s, logits, p->n_logit, p->pos_logit);
-        return;
+        send_rows(g, s, logits, n_logit, p->pos_logit);
+        return false;
     }
-    if (wants_all(s) && p->n_logit > 0 && !g->script)
-        send_prompt(g, s, logits, p->n_logit, p->pos_logit);
+    if (wants_all(s) && n_logit > 0 && !g->script)
+        send_prompt(g, s, logits, n_logit, p->pos_logit);
     if (s->n_done < s->n_ids)
-        return;
-    const float *last =
-        logits ? logits + (size_t)(p->n_logit - 1) * (size_t)g->spec->n_vocab : NULL;
+        return false;
+    const float *last = logits ? logits + (size_t)(n_logit - 1) * (size_t)g->spec->n_vocab : NULL;
     if (is_pregnant(s))
         give_birth(g, s, last);
-    take_token(g, s, last, last ? NULL : pick);
+    return take_token(g, s, last, last ? NULL : pick);
+}
+
+/* Whether the token chosen last was guessed. Then the row behind it counts: what it wrote stays. */
+static bool was_guessed(struct engine *g, const struct planned *p)
+{
+    struct seq *s = p->seq;
+    if (p->n_taken > p->n_draft || s->ids[s->n_ids - 1] != p->draft[p->n_taken - 1])
+        return false;
+    s->n_done++;
+    g->count.computed_tok++;
+    g->count.n_accept++;
+    sched_learn(&g->sched, s);
+    return true;
+}
+
+/* The tokens behind right guesses, from logits or picks, p's rows' in both cases. True: the guess
+ * was right, but its row is still to be picked. */
+static bool take_drafts(struct engine *g, struct planned *p, const float *logits,
+                        const struct pick *pick)
+{
+    do {
+        if (p->n_taken == p->n_picked)
+            return true;
+        size_t i = (size_t)p->n_taken++;
+        const float *row = logits ? logits + i * (size_t)g->spec->n_vocab : NULL;
+        if (pick)
+            row = pick[i].logits;
+        if (!take_token(g, p->seq, row, pick && !row ? &pick[i] : NULL))
+            return false;
+    } while (was_guessed(g, p));
+    return false;
+}
+
+/* All that a step brought for p; true: its next row is to be picked. */
+static bool take_step(struct engine *g, struct planned *p, int n_row, const float *logits,
+                      const struct pick *pick)
+{
+    p->n_taken = 1;
+    if (!pick)
+        p->n_picked = 1 + p->n_draft;
+    return take_rows(g, p, n_row - p->n_draft, pick ? pick->logits : logits, pick) &&
+           was_guessed(g, p) && take_drafts(g, p, logits, pick);
 }
 
 /* The sequence ends, and the choices that waited for it. Others of its request go on. */
@@ -542,10 +643,14 @@ static void fail(struct engine *g, struct seq *s, const struct err *e)
 static void step_each(struct engine *g, const struct batch *b)
 {
     for (int i = 0, i_logit = 0; i < b->n_seq; i++) {
-        const struct planned *p = &g->of_seq[i];
+        struct planned *p = &g->of_seq[i];
         struct batch_seq one = b->seq[i];
         struct step_out out;
         struct err e = {0};
+        int n_logit = p->n_logit;
+        one.n_row -= p->n_draft; /* guesses may be what the bad numbers come from */
+        p->n_logit -= p->n_draft;
+        p->n_draft = 0;
         for (int k = 0; k < p->n_logit; k++)
             g->logit_row[i_logit + k] -= one.row0;
         struct batch alone = {.n_row = one.n_row,
@@ -554,20 +659,34 @@ static void step_each(struct engine *g, const struct batch *b)
                               .seq = &one,
                               .n_logit = p->n_logit,
                               .logit_row = g->logit_row + i_logit};
-        i_logit += p->n_logit;
+        i_logit += n_logit;
         one.row0 = 0;
         if (g->backend->step(g->backend, &alone, &out, &e) < 0)
             fail(g, p->seq, &e);
         else
-            take_step(g, p, one.n_row, out.logits, NULL);
+            (void)take_step(g, p, one.n_row, out.logits, NULL);
     }
 }
 
-/* How the backend is to choose the next token of s. */
-static void describe(struct seq *s, struct pick *p)
+/* How many of the guesses [n] leave the rules for the token behind them what they are now. */
+static int rules_last(const struct seq *s, const int32_t *guess, int n)
+{
+    bool all;
+    int32_t end;
+    int i = 0;
+    if (s->seen.table || s->budget.parser)
+        return 0;
+    const uint32_t *bits = s->turn ? turn_plain_mask(s->turn, &all, &end) : NULL;
+    while (i < n && (!s->turn || (bits && (bits[guess[i] / 32] >> (guess[i] % 32) & 1))))
+        i++;
+    return i;
+}
+
+/* How the backend is to choose the next token of s, or one behind `ahead` guesses. */
+static void describe(struct seq *s, int ahead, struct pick *p)
 {
     struct sample_rules rules;
-    int32_t only = rules_of(s, &rules);
+    int32_t only = rules_of(s, ahead, &rules);
     bool with_logprob = wants_logprob(s->request);
     if (only >= 0) {
         *p = (struct pick){.kind = with_logprob ? PICK_LOGPROB : PICK_NONE, .token = only};
@@ -584,14 +703,21 @@ static void plan_picks(struct engine *g, const struct batch *b)
 {
     struct pick *at = g->pick;
     for (int i = 0; i < b->n_seq; i++) {
-        const struct planned *p = &g->of_seq[i];
+        struct planned *p = &g->of_seq[i];
         struct seq *s = p->seq;
         const struct request *r = s->request;
-        bool next = s->n_done + b->seq[i].n_row == s->n_ids && r->want == ROWS_NONE;
+        bool next = s->n_done + b->seq[i].n_row - p->n_draft == s->n_ids && r->want == ROWS_NONE;
         for (int k = 0; k < p->n_logit; k++)
             at[k] = (struct pick){.kind = PICK_LOGITS};
-        if (next && !wants_all(s) && r->par.n_top == 0 && !is_pregnant(s))
-            describe(s, at);
+        p->n_picked = 1 + p->n_draft;
+        if (next && !wants_all(s) && r->par.n_top == 0 && !is_pregnant(s)) {
+            p->n_picked = 1 + rules_last(s, p->draft, p->n_draft);
+            for (int k = 0; k < p->n_logit; k++)
+                if (k < p->n_picked)
+                    describe(s, k, &at[k]);
+                else
+                    at[k] = (struct pick){.kind = PICK_NONE};
+        }
         at += p->n_logit;
     }
 }
@@ -613,7 +739,39 @@ static status compute(struct engine *g, struct batch *b, struct step_out *out, s
     g->count.step_ns += ns;
     g->count.n_step++;
     g->count.n_row += (uint64_t)b->n_row;
+    if (b->n_logit == b->n_row)
+        gain_measured(&g->gain, b->n_row, ns);
     return st;
+}
+
+/* The rows behind right guesses whose rules were not known before: one row of each such sequence,
+ * as long as there are any. */
+static void pick_on(struct engine *g, const struct batch *b, int n_open)
+{
+    while (n_open > 0) {
+        struct err e = {0};
+        struct pick *at = g->pick;
+        for (int i = 0; i < b->n_seq; at += g->of_seq[i++].n_logit) {
+            struct planned *p = &g->of_seq[i];
+            for (int k = 0; k < p->n_logit; k++)
+                at[k] = (struct pick){.kind = PICK_NONE};
+            if (p->open)
+                describe(p->seq, 0, &at[p->n_picked++]);
+        }
+        uint64_t start = clock_ns();
+        status st = g->backend->pick(g->backend, g->pick, b->n_logit, &e);
+        g->count.step_ns += clock_ns() - start;
+        at = g->pick;
+        for (int i = 0; i < b->n_seq; at += g->of_seq[i++].n_logit) {
+            struct planned *p = &g->of_seq[i];
+            if (!p->open)
+                continue;
+            if (st < 0)
+                fail(g, p->seq, &e);
+            p->open = st == OK && take_drafts(g, p, NULL, at);
+            n_open -= !p->open;
+        }
+    }
 }
 
 static void step(struct engine *g, struct batch *b)
@@ -621,24 +779,25 @@ static void step(struct engine *g, struct batch *b)
     struct step_out out;
     struct err e = {0};
     status st = compute(g, b, &out, &e);
-    if (st == E_NUMERIC && b->n_seq > 1) {
+    int n_open = 0;
+    if (st == E_NUMERIC && (b->n_seq > 1 || g->of_seq[0].n_draft > 0)) {
         step_each(g, b);
         return;
     }
     for (int i = 0, i_logit = 0; i < b->n_seq; i++) {
-        const struct planned p = g->of_seq[i];
-        const struct pick *pick = b->defer && p.n_logit > 0 ? g->pick + i_logit : NULL;
+        struct planned *p = &g->of_seq[i];
+        const struct pick *pick = b->defer && p->n_logit > 0 ? g->pick + i_logit : NULL;
         const float *logits = NULL;
-        if (st == OK && pick)
-            logits = pick->logits;
-        else if (st == OK && out.logits)
+        if (st == OK && !b->defer && out.logits)
             logits = out.logits + (size_t)i_logit * (size_t)g->spec->n_vocab;
-        i_logit += p.n_logit;
+        i_logit += p->n_logit;
         if (st < 0)
-            fail(g, p.seq, &e);
+            fail(g, p->seq, &e);
         else
-            take_step(g, &p, b->seq[i].n_row, logits, pick);
+            p->open = take_step(g, p, b->seq[i].n_row, logits, pick);
+        n_open += p->open;
     }
+    pick_on(g, b, n_open);
 }
 
 /* ---- the thread ---- */
@@ -789,7 +948,12 @@ static status open_parts(struct engine *g, const struct engine_opts *o, struct e
         TRY(open_backend(g, o, e));
     g->count.backend = g->backend->name;
     int chunk = o->chunk > 0 ? o->chunk : g->backend->chunk;
-    g->max_rows = max_int(chunk, LOGIT_ROWS) + o->max_requests;
+    /* A script is not sped up unless asked for: it plays a model that takes its time. */
+    g->draft_always = o->speculate > 0;
+    g->max_draft = o->speculate > 0                  ? min_int(o->speculate, LOGIT_ROWS)
+                   : o->speculate == 0 && !o->script ? AUTO_DRAFT
+                                                     : 0;
+    g->max_rows = max_int(chunk, LOGIT_ROWS) + o->max_requests + (g->max_draft ? LOGIT_ROWS : 0);
     g->max_logit_rows = o->max_requests + LOGIT_ROWS;
     struct kv_plan plan = {
         .page_tok = PAGE_TOK, .max_rows = g->max_rows, .max_logit_rows = g->max_logit_rows};

@@ -7,7 +7,8 @@
  * submitted. docs/engine.md tells the whole story.
  *
  * Files: engine.c (the loop), sched.c (who runs next), request.c (requests and their readers),
- * prefix.c and kv.c (pages), sample.c, constrain.c, stop.c, budget.c, scripted.c.
+ * prefix.c and kv.c (pages), draft.c and gain.c (tokens guessed ahead), sample.c, constrain.c,
+ * stop.c, budget.c, scripted.c.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -36,6 +37,7 @@ struct engine_opts {
     bool no_prefix_cache;
     const char *script; /* [n_script] scripted.h; NULL: the CPU backend */
     size_t n_script;
+    int speculate; /* most tokens guessed ahead; 0: where it pays; -1: none */
 };
 MUST_USE status engine_open(const struct engine_opts *, struct engine **, struct err *);
 void engine_close(struct engine *); /* all requests freed before */
@@ -114,6 +116,7 @@ struct engine_stats {
     uint64_t n_submitted, n_finished, n_cancelled, n_failed;
     uint64_t prompt_tok, prompt_reused, computed_tok, generated_tok;
     uint64_t n_preempt, n_evict, n_evict_window;
+    uint64_t n_draft, n_accept; /* tokens guessed ahead, and those that were right */
     const char *backend;
 };
 void engine_stats(struct engine *, struct engine_stats *);

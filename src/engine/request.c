@@ -136,6 +136,7 @@ static void seq_close(struct seq *s)
     budget_close(&s->budget);
     stop_close(&s->stop);
     sample_seen_close(&s->seen);
+    draft_close(&s->draft);
     turn_free(s->turn);
     mem_free(s->mask_bits);
     mem_free(s->ids);
@@ -164,6 +165,21 @@ out:
     return st;
 }
 
+/* The prompt is looked through once, by the thread that submits. */
+static status draft_start(struct request *r, struct seq *s)
+{
+    if (r->engine->max_draft == 0 || r->want != ROWS_NONE)
+        return OK;
+    status st = draft_open(&s->draft, s->n_max);
+    if (st < 0)
+        return st;
+    if (s->index == 0)
+        draft_begin(&s->draft, s->ids, s->n_prompt);
+    else
+        draft_copy(&s->draft, &r->seq[0].draft, s->n_prompt);
+    return OK;
+}
+
 static status seq_open(struct request *r, int index, const int32_t *ids, int n, struct err *e)
 {
     struct engine *g = r->engine;
@@ -185,6 +201,8 @@ static status seq_open(struct request *r, int index, const int32_t *ids, int n, 
         TRY(no_memory(e));
     memcpy(s->ids, ids, (size_t)n * sizeof *ids);
     if (kv_seq_open(&g->sched.kv, &s->kv, s->n_max) < 0)
+        TRY(no_memory(e));
+    if (draft_start(r, s) < 0)
         TRY(no_memory(e));
     TRY(stop_open(&s->stop, g->vocab, par->plain, par->stop, par->n_stop, e));
     TRY(turn_open(r, s, e));

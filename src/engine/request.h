@@ -9,7 +9,9 @@
 
 #include "engine/ahead.h"
 #include "engine/budget.h"
+#include "engine/draft.h"
 #include "engine/engine.h"
+#include "engine/gain.h"
 #include "engine/prefix.h"
 #include "engine/stop.h"
 
@@ -66,6 +68,7 @@ struct seq {
     struct stop stop;
     struct sample_params sample;
     struct sample_seen seen;
+    struct draft draft;  /* what it will probably say next */
     struct turn *turn;   /* what its tokens are held to; NULL: nothing */
     uint32_t *mask_bits; /* [(n_vocab + 31) / 32] of a turn */
     bool mask_ready;     /* mask_bits are those of the next token */
@@ -157,8 +160,16 @@ struct engine {
         struct seq *seq;
         int n_logit; /* its logit rows, the first for position pos_logit */
         int pos_logit;
+        int n_draft;          /* of its rows the last ones, whose tokens are guesses ... */
+        const int32_t *draft; /* ... [n_draft], in the batch */
+        /* Of the last token's row and the guesses': picked by now, and made into tokens. */
+        int n_picked, n_taken;
+        bool open;     /* the next one counts, but was not picked */
     } * of_seq;        /* [max_running] */
     struct pick *pick; /* [max_logit_rows] of a step that was deferred */
+    int max_draft;     /* most guesses of one sequence in a step; 0: none are made */
+    bool draft_always; /* as many, whether they pay or not */
+    struct gain gain;
     uint64_t i_step;
     uint64_t next_deadline;    /* earliest; 0: none */
     struct engine_stats count; /* the engine thread's counters */
@@ -205,6 +216,9 @@ bool sched_fork(struct sched *q, struct seq *from, struct seq *to, struct prefix
 /* Pages for the next n rows of a running sequence; returns how many rows it can have, after
  * preempting others if it may. `step` marks sequences that are already part of this step. */
 int sched_extend(struct sched *q, struct seq *s, int n, uint64_t step);
+/* Pages for up to n more rows behind the n_has that sched_extend gave, as far as there are enough
+ * for everybody; the number of rows. */
+int sched_extend_more(struct sched *q, struct seq *s, int n_has, int n);
 /* The next sequence to get prompt rows in this step; NULL: none. */
 struct seq *sched_prefill(struct sched *q, uint64_t step, uint64_t now);
 void sched_charge(struct seq *s, int n_row);

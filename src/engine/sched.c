@@ -324,6 +324,16 @@ int sched_extend(struct sched *q, struct seq *s, int n, uint64_t step)
     return n;
 }
 
+int sched_extend_more(struct sched *q, struct seq *s, int n_has, int n)
+{
+    struct prefix_seq v = view(s);
+    bool spare = min_int(prefix_room(&q->prefix), prefix_room_window(&q->prefix)) > q->n_running;
+    if (spare && prefix_extend(&q->prefix, &v, s->n_done, n_has + n))
+        return n;
+    int fit = min_int(s->kv.n_full, s->kv.win_hi) * q->kv.page_tok - s->n_done - n_has;
+    return max_int(0, min_int(fit, n));
+}
+
 struct seq *sched_prefill(struct sched *q, uint64_t step, uint64_t now)
 {
     struct seq *best = NULL;

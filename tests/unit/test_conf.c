@@ -14,7 +14,7 @@ static const struct conf_opt options[] = {
     {"name", NULL, 'm', CONF_STR, "NAME", .required = true, .cmds = 2, .help = "whom to look at"},
     {"level", "effort", 'r', CONF_CHOICE, "low|mid|high", .def = "mid", .cmds = 1,
      .help = "how hard"},
-    {"device", NULL, 0, CONF_CHOICE, "cpu|cuda|cuda:N", .cmds = 1, .help = "where"},
+    {"device", NULL, 0, CONF_CHOICE, "cpu|cuda|cuda:N|N", .cmds = 1, .help = "where"},
     {"stop", NULL, 's', CONF_LIST, "TEXT", .cmds = 1, .help = "where to end"},
     {"json", NULL, 'j', CONF_FLAG, .cmds = 3, .help = "as JSON"},
     {"two-words", NULL, 0, CONF_FLAG, .cmds = 1, .help = "twice"},
@@ -152,7 +152,11 @@ static void numbered_choice(void **state)
     assert_int_equal(parse(&c, RUN, "--device cuda:3", &e), OK);
     assert_string_equal(conf_str(&c, "device"), "cuda:3");
     conf_fini(&c);
-    static const char *const bad[] = {"cuda:", "cuda:x", "cuda:-1", "cuda:N", "cud", "cpu:0"};
+    assert_int_equal(parse(&c, RUN, "--device 64", &e), OK);
+    assert_string_equal(conf_str(&c, "device"), "64");
+    conf_fini(&c);
+    static const char *const bad[] = {
+        "0", "-1", "N", "1x", "cuda:", "cuda:x", "cuda:-1", "cuda:N", "cud", "cpu:0"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         char line[64];
         snprintf(line, sizeof line, "--device %s", bad[i]);

@@ -1,7 +1,9 @@
 /* Many requests at once on few pages: whatever the scheduler does (chunks, preemption, prefix
- * hits, forks), every request yields the tokens and log-probabilities it yields alone, bit by bit.
- * And what must never happen: lost pages, one tenant starving another, a slow reader stalling
- * others, a reader waiting for ever.
+ * hits, forks, tokens guessed ahead), every request yields the tokens and log-probabilities it
+ * yields alone and unguessed, bit by bit. And what must never happen: lost pages, one tenant
+ * starving another, a slow reader stalling others, a reader waiting for ever.
+ *
+ * `test_sched --device cuda [TEST]` runs the same on a card, which has to be deterministic.
  */
 #include "unit/unit.h"
 
@@ -19,6 +21,7 @@ enum { N_REQ = 256, MAX_PROMPT = 76, MAX_TOK = 12, MAX_N = 2, N_VOCAB = 1500 };
 
 static gloss_model *model;
 static uint64_t seed;
+static const char *device = "cpu";
 
 static int setup(void **state)
 {
@@ -44,6 +47,15 @@ static uint32_t draw(uint64_t stream, uint64_t i, uint32_t n)
     return r[0] % n;
 }
 
+/* Some use few words, so that what comes next can be guessed, and guessed wrong. */
+static bool is_terse(int i)
+{
+    return i % 5 == 2;
+}
+
+static const int32_t words[] = {300, 301, 302, 303};
+enum { WORDS = sizeof words / sizeof *words };
+
 /* Requests share beginnings of three lengths, so that the cache has something to find. */
 static int make_prompt(int i, int32_t *ids)
 {
@@ -51,6 +63,8 @@ static int make_prompt(int i, int32_t *ids)
     for (int k = 0; k < n; k++)
         ids[k] = (int32_t)(k < shared ? draw(3, (uint64_t)k, N_VOCAB)
                                       : draw(4, (uint64_t)(i * MAX_PROMPT + k), N_VOCAB));
+    for (int k = 0; k < n && is_terse(i); k++)
+        ids[k] = words[ids[k] % WORDS];
     return n;
 }
 
@@ -82,7 +96,7 @@ static gloss_request *submit(gloss_engine *g, int i)
 {
     static const char *const stop[] = {"e", "the answer"};
     int32_t ids[MAX_PROMPT], bias_id[] = {5, 77};
-    float bias[] = {3, -2};
+    float bias[] = {3, -2}, only[WORDS] = {99, 99, 99, 99};
     struct gloss_params p = GLOSS_INIT(struct gloss_params);
     p.max_tokens = 1 + i % MAX_TOK;
     p.seed = 1 + (uint64_t)i;
@@ -95,6 +109,12 @@ static gloss_request *submit(gloss_engine *g, int i)
     p.bias_ids = bias_id;
     p.bias = bias;
     p.n_bias = i % 9 == 5 ? 2 : 0;
+    if (is_terse(i)) {
+        p.bias_ids = words;
+        p.bias = only;
+        p.n_bias = WORDS;
+        p.max_tokens += 12;
+    }
     p.n = i % 8 == 6 ? MAX_N : 1;
     p.n_top = i % 10 == 7 ? 3 : 0;
     p.prompt_logprobs = i % 16 == 8;
@@ -152,19 +172,29 @@ static void collect(gloss_request *r, int n, struct result *res)
     assert_int_equal(gloss_next(r, &ev, 0), GLOSS_E_STATE);
 }
 
-static gloss_engine *open_engine(int max_requests, int chunk, bool cache, int pages)
+/* Everything that must not make a difference. */
+struct knobs {
+    int max_requests, chunk, pages, speculate;
+    bool cache;
+};
+
+static gloss_engine *open_engine(struct knobs k)
 {
     struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
     struct gloss_err e;
     gloss_engine *g;
+    o.device = device;
+    o.deterministic = 1;
+    o.arith = strcmp(device, "cpu") == 0 ? GLOSS_ARITH_Q8 : GLOSS_ARITH_DEFAULT; /* the fastest */
     o.n_thread = 1; /* a busy machine makes barriers slow; test_engine has more threads */
-    o.max_requests = max_requests;
-    o.chunk = chunk;
+    o.max_requests = k.max_requests;
+    o.chunk = k.chunk;
     o.n_ctx = 512;
-    o.no_prefix_cache = !cache;
+    o.no_prefix_cache = !k.cache;
+    o.speculate = k.speculate;
     struct gloss_info info;
     gloss_model_info(model, &info);
-    o.memory_bytes = (uint64_t)pages * 32 * (uint64_t)(info.kv_bytes_full + info.kv_bytes_window);
+    o.memory_bytes = (uint64_t)k.pages * 32 * (uint64_t)(info.kv_bytes_full + info.kv_bytes_window);
     if (gloss_engine_new(model, &o, &g, &e) < 0)
         fail_msg("%s", e.msg);
     return g;
@@ -198,8 +228,11 @@ static void test_256_as_if_alone(void **state)
     (void)state;
     static struct result alone[N_REQ], res;
     static gloss_request *r[N_REQ];
-    static const int chunks[] = {1, 7, 64, 512}, pages[] = {4, 5, 8, 16};
-    gloss_engine *g = open_engine(1, 64, false, 64);
+    static const struct knobs all[] = {
+        {48, 1, 4, -1, true},   {48, 7, 5, 15, false}, {48, 64, 8, -1, false},
+        {48, 512, 16, 3, true}, {48, 7, 5, -1, true},  {48, 64, 8, 15, true},
+    };
+    gloss_engine *g = open_engine((struct knobs){1, 64, 64, -1, false});
     for (int i = 0; i < N_REQ; i++) {
         r[i] = submit(g, i);
         collect(r[i], i % 8 == 6 ? MAX_N : 1, &alone[i]);
@@ -207,27 +240,96 @@ static void test_256_as_if_alone(void **state)
     }
     assert_int_equal(stats(g).n_preempt, 0);
     gloss_engine_free(g);
-    for (int k = 0; k < 8; k++) {
-        bool cache = k / 4;
-        g = open_engine(48, chunks[k % 4], cache, pages[k % 4]);
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+        g = open_engine(all[k]);
         for (int i = 0; i < N_REQ; i++)
             r[i] = submit(g, i);
         for (int i = 0; i < N_REQ; i++) {
             collect(r[i], i % 8 == 6 ? MAX_N : 1, &res);
             if (memcmp(res.hash, alone[i].hash, sizeof res.hash) != 0)
-                fail_msg("request %d differs: chunk %d, cache %d", i, chunks[k % 4], cache);
+                fail_msg("request %d differs: chunk %d, cache %d, %d guesses", i, all[k].chunk,
+                         all[k].cache, all[k].speculate);
             gloss_request_free(r[i]);
         }
         struct gloss_stats s = stats(g);
         printf("chunk %3d cache %d: %llu steps, %llu rows, %llu preempted, %llu of %llu reused, "
-               "%llu evicted\n",
-               chunks[k % 4], cache, (unsigned long long)s.n_step, (unsigned long long)s.n_row,
-               (unsigned long long)s.n_preempt, (unsigned long long)s.prompt_reused,
-               (unsigned long long)s.prompt_tokens, (unsigned long long)s.n_evict);
+               "%llu evicted, %llu guessed, %llu right\n",
+               all[k].chunk, all[k].cache, (unsigned long long)s.n_step,
+               (unsigned long long)s.n_row, (unsigned long long)s.n_preempt,
+               (unsigned long long)s.prompt_reused, (unsigned long long)s.prompt_tokens,
+               (unsigned long long)s.n_evict, (unsigned long long)s.n_draft,
+               (unsigned long long)s.n_accept);
         assert_true(s.n_preempt > 0);
-        assert_true(!cache || (s.prompt_reused > 0 && s.n_evict > 0));
+        assert_true(!all[k].cache || (s.prompt_reused > 0 && s.n_evict > 0));
+        assert_true(all[k].speculate < 0 ? s.n_draft == 0
+                                         : s.n_accept > 0 && s.n_accept < s.n_draft);
         assert_at_rest(g);
         gloss_engine_free(g);
+    }
+}
+
+/* ---- tokens guessed ahead ---- */
+
+/* A long answer of few words: guesses, right and wrong ones, over the borders of pages and beyond
+ * the window; then the same conversation goes on from the cache. */
+static uint64_t ramble(int n_guess, float temperature, float repetition, struct gloss_stats *st)
+{
+    enum { PROMPT = 40, LONG = 420 };
+    gloss_engine *g = open_engine((struct knobs){2, 64, 32, n_guess, true});
+    uint64_t h = 0;
+    int32_t ids[512];
+    float only[WORDS] = {99, 99, 99, 99};
+    int n = PROMPT;
+    for (int i = 0; i < n; i++)
+        ids[i] = words[draw(40, (uint64_t)i, WORDS)];
+    for (int turn = 0; turn < 2; turn++) {
+        struct gloss_params p = GLOSS_INIT(struct gloss_params);
+        gloss_request *r;
+        struct gloss_event ev;
+        p.max_tokens = turn ? 20 : LONG;
+        p.plain = 1;
+        p.ignore_eos = 1;
+        p.bias_ids = words;
+        p.bias = only;
+        p.n_bias = WORDS;
+        p.seed = 5;
+        p.temperature = temperature;
+        p.repetition_penalty = repetition;
+        assert_int_equal(gloss_submit(g, ids, (size_t)n, &p, &r, NULL), GLOSS_OK);
+        while (gloss_next(r, &ev, -1) == GLOSS_OK && ev.kind == GLOSS_EV_TOKEN) {
+            mix(&h, &ev.token, sizeof ev.token);
+            mix(&h, &ev.logprob, sizeof ev.logprob);
+            ids[n++] = ev.token;
+        }
+        assert_int_equal(ev.finish, GLOSS_FINISH_LENGTH);
+        assert_true(turn == 0 || ev.n_reused > LONG);
+        gloss_request_free(r);
+    }
+    assert_at_rest(g);
+    *st = stats(g);
+    gloss_engine_free(g);
+    return h;
+}
+
+static void test_guesses_change_nothing(void **state)
+{
+    (void)state;
+    static const float how[][2] = {{0, 0}, {1, 0}, {2, 1.1f}};
+    static const int n_guess[] = {1, 6, 40, 0};
+    struct gloss_stats plain, s;
+    for (int i = 0; i < 3; i++) {
+        uint64_t want = ramble(-1, how[i][0], how[i][1], &plain);
+        assert_int_equal(plain.n_draft, 0);
+        for (int k = 0; k < 4; k++) {
+            uint64_t got = ramble(n_guess[k], how[i][0], how[i][1], &s);
+            printf("temperature %.0f, %d guesses: %llu of %llu right, %llu steps for %llu\n",
+                   (double)how[i][0], n_guess[k], (unsigned long long)s.n_accept,
+                   (unsigned long long)s.n_draft, (unsigned long long)s.n_step,
+                   (unsigned long long)plain.n_step);
+            assert_true(got == want);
+            assert_true(s.n_accept <= s.n_draft && s.computed_tokens == plain.computed_tokens);
+            assert_true(n_guess[k] == 0 || (s.n_accept > 0 && s.n_step < plain.n_step));
+        }
     }
 }
 
@@ -321,6 +423,8 @@ static void test_agent_conversation(void **state)
     uint64_t with = 0, without = 0;
     gloss_engine *g;
     struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    o.device = device;
+    o.deterministic = 1;
     o.n_thread = 1;
     o.n_ctx = 4096;
     assert_int_equal(gloss_engine_new(model, &o, &g, NULL), GLOSS_OK);
@@ -351,7 +455,7 @@ static void one(gloss_engine *g, uint64_t tenant, const int32_t *ids, int n, str
 static void test_tenants_share_nothing(void **state)
 {
     (void)state;
-    gloss_engine *g = open_engine(2, 64, true, 64);
+    gloss_engine *g = open_engine((struct knobs){2, 64, 64, 0, true});
     struct gloss_event ev;
     int32_t ids[100];
     for (int i = 0; i < 100; i++)
@@ -372,7 +476,8 @@ static const char brisk[] = "{\"text\":\"<|channel|>final<|message|>a b c d e f 
 /* About 40 ms a request: submitting all of them takes less than serving a few. */
 static const char leisurely[] = "{\"text\":\"<|channel|>final<|message|>a b c d\",\"delay_ms\":5}";
 
-static gloss_engine *scripted(const char *script, int max_requests, int max_queue, int n_ctx)
+static gloss_engine *scripted(const char *script, int max_requests, int max_queue, int n_ctx,
+                              int n_guess)
 {
     struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
     gloss_engine *g;
@@ -381,8 +486,50 @@ static gloss_engine *scripted(const char *script, int max_requests, int max_queu
     o.n_ctx = n_ctx;
     o.script = script;
     o.n_script = strlen(script);
+    o.speculate = n_guess;
     assert_int_equal(gloss_engine_new(model, &o, &g, NULL), GLOSS_OK);
     return g;
+}
+
+/* Everything a scripted engine says; *st what it cost. */
+static uint64_t recite(const char *script, int n_guess, struct gloss_stats *st)
+{
+    gloss_engine *g = scripted(script, 1, 1, 2048, n_guess);
+    gloss_request *r;
+    struct result res;
+    int32_t ids[4] = {1, 2, 3, 4};
+    assert_int_equal(gloss_submit(g, ids, 4, NULL, &r, NULL), GLOSS_OK);
+    collect(r, 1, &res);
+    gloss_request_free(r);
+    assert_at_rest(g);
+    *st = stats(g);
+    gloss_engine_free(g);
+    return res.hash[0];
+}
+
+/* A text that repeats itself is mostly guessed, many tokens a step; a script's pauses are kept. */
+static void test_repeated_text(void **state)
+{
+    (void)state;
+    enum { ITEMS = 60 };
+    char script[8192];
+    size_t n = (size_t)snprintf(script, sizeof script, "{\"text\":\"<|channel|>final<|message|>");
+    for (int i = 0; i < ITEMS; i++)
+        n += (size_t)snprintf(script + n, sizeof script - n,
+                              "{'name': 'lamp', 'kind': 'red', 'number': %d}, ", i * 17 % 7);
+    snprintf(script + n, sizeof script - n, "\"}");
+    struct gloss_stats plain, guess, paced;
+    uint64_t want = recite(script, -1, &plain);
+    assert_true(recite(script, 15, &guess) == want);
+    printf("%llu tokens: %llu of %llu guesses right, %llu steps\n",
+           (unsigned long long)plain.generated_tokens, (unsigned long long)guess.n_accept,
+           (unsigned long long)guess.n_draft, (unsigned long long)guess.n_step);
+    assert_int_equal(guess.generated_tokens, plain.generated_tokens);
+    assert_true(guess.n_accept > plain.generated_tokens * 4 / 5);
+    assert_true(guess.n_step < plain.n_step / 5);
+    snprintf(script + n, sizeof script - n, "\",\"delay_ms\":0.1}");
+    assert_true(recite(script, 15, &paced) == want);
+    assert_int_equal(paced.n_draft, 0);
 }
 
 /* One tenant fills the queue; another's single request goes before the rest of it. */
@@ -390,7 +537,7 @@ static void test_fair_between_tenants(void **state)
 {
     (void)state;
     enum { MANY = 40 };
-    gloss_engine *g = scripted(leisurely, 1, 200, 512);
+    gloss_engine *g = scripted(leisurely, 1, 200, 512, 0);
     int32_t ids[64] = {0};
     gloss_request *r[MANY + 1];
     struct gloss_params p = GLOSS_INIT(struct gloss_params);
@@ -420,7 +567,7 @@ static void test_queue_bound(void **state)
 {
     (void)state;
     enum { MOST = 4 }; /* one running, three waiting */
-    gloss_engine *g = scripted(leisurely, 1, MOST - 1, 2048);
+    gloss_engine *g = scripted(leisurely, 1, MOST - 1, 2048, 0);
     gloss_request *r[MOST], *more;
     struct gloss_err e;
     int32_t ids[4] = {1, 2, 3, 4};
@@ -440,6 +587,7 @@ static void test_slow_reader(void **state)
 {
     (void)state;
     struct gloss_engine_opts o = GLOSS_INIT(struct gloss_engine_opts);
+    o.device = device;
     o.max_requests = 1;
     o.n_ctx = 1024;
     o.n_thread = 1;
@@ -487,7 +635,7 @@ static void test_ready(void **state)
 {
     (void)state;
     enum { MANY = 40 };
-    gloss_engine *g = scripted(brisk, 8, 100, 512);
+    gloss_engine *g = scripted(brisk, 8, 100, 512, 0);
     int fd = gloss_engine_fd(g);
     gloss_request *r[MANY], *ready[MANY];
     int32_t ids[4] = {1, 2, 3, 4};
@@ -582,21 +730,28 @@ static void storm_on(gloss_engine *g, int n_thread, int rounds)
 static void test_storm(void **state)
 {
     (void)state;
-    gloss_engine *g = scripted(brisk, 16, 64, 128);
+    gloss_engine *g = scripted(brisk, 16, 64, 128, 4);
     storm_on(g, 64, 50);
     gloss_engine_free(g);
-    g = open_engine(8, 16, true, 12); /* the model itself, with few pages */
+    g = open_engine((struct knobs){8, 16, 12, 4, true}); /* the model itself, with few pages */
     storm_on(g, 16, 5);
     gloss_engine_free(g);
 }
 
-/* An argument selects tests by name (for the sanitizers). */
+/* --device NAME; another argument selects tests by name (for the sanitizers). */
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
+    int i = 1;
+    if (argc > 2 && strcmp(argv[1], "--device") == 0) {
+        device = argv[2];
+        i = 3;
+    }
+    if (i < argc)
+        cmocka_set_test_filter(argv[i]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_256_as_if_alone),
+        cmocka_unit_test(test_guesses_change_nothing),
+        cmocka_unit_test(test_repeated_text),
         cmocka_unit_test(test_agent_conversation),
         cmocka_unit_test(test_tenants_share_nothing),
         cmocka_unit_test(test_fair_between_tenants),
