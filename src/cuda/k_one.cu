@@ -248,7 +248,7 @@ static __global__ void __launch_bounds__(DOWN_WARPS * 32, 2)
              int n_active, const __nv_bfloat16 *ff, float *x)
 {
     extern __shared__ __align__(16) char smem[]; /* [n_active] rows */
-    constexpr int D = F == FORM_MX ? 6 : 2, NC = DOWN_CHAINS, SETS = DOWN_WARPS / NC;
+    constexpr int D = F == FORM_MX ? 4 : 2, NC = DOWN_CHAINS, SETS = DOWN_WARPS / NC;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile = blockIdx.x, chain = warp % NC, ld = m.n_step * STEP;
     int s0 = chain * m.n_step / NC, n = (chain + 1) * m.n_step / NC - s0;
