@@ -223,7 +223,9 @@ struct gloss_engine_opts {
     int kv;              /* GLOSS_KV_ */
     int deterministic;   /* 1: what a request gets never depends on what runs beside it (on the
                             processor it never does) */
-    int n_cpu_moe;       /* layers whose experts the processor computes beside a card */
+    int n_cpu_moe;       /* layers whose experts the processor computes beside a card; -1: as many
+                            as do not fit the card */
+    uint64_t card_bytes; /* of a card's memory, what may be used; 0: all */
     int lock;            /* on the processor: weights and cache may not leave memory (mlock) */
     int no_dense_cache;  /* on the processor: 8-bit copies of the dense matrices are made anew, and
                             not kept beside the checkpoint or in the user's cache folder */

@@ -561,7 +561,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
     TRY(check_count("arith", o.arith, GLOSS_ARITH_FP8, &e));
     TRY(check_count("dense", o.dense, GLOSS_DENSE_Q8, &e));
     TRY(check_count("kv", o.kv, GLOSS_KV_FP8, &e));
-    TRY(check_count("n_cpu_moe", o.n_cpu_moe, SPEC_MAX_LAYER, &e));
+    TRY(check_count("n_cpu_moe", max_int(0, o.n_cpu_moe), SPEC_MAX_LAYER, &e));
     TRY(check_count("max_queue", o.max_queue, MOST_QUEUE, &e));
     TRY(check_count("speculate", max_int(0, o.speculate), MOST_SPECULATE, &e));
     g = mem_calloc(1, sizeof *g);
@@ -583,6 +583,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
                     .n_thread = o.n_thread,
                     .i_card = eo.compute.i_card,
                     .deterministic = o.deterministic,
+                    .card_bytes = o.card_bytes,
                     .n_cpu_moe = o.n_cpu_moe,
                     .lock = o.lock,
                     .no_dense_cache = o.no_dense_cache},

@@ -216,6 +216,10 @@ void cli_engine_opts(const struct conf *c, struct gloss_engine_opts *o)
     o->dense = (int)conf_get(c, "dense")->i;
     o->kv = (int)conf_get(c, "kv-cache-dtype")->i;
     o->deterministic = conf_given(c, "deterministic") && conf_on(c, "deterministic");
+    o->n_cpu_moe = conf_given(c, "n-cpu-moe") ? (int)conf_int(c, "n-cpu-moe")
+                   : conf_on(c, "fit")        ? -1
+                                              : 0;
+    o->card_bytes = (uint64_t)(conf_num(c, "gpu-memory-gb") * 1e9);
     o->n_thread = (int)conf_int(c, "threads");
     o->memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     o->speculate = speculate(c);

@@ -619,6 +619,14 @@ static const struct conf_opt options[] = {
      .help = "most tokens of prompt and answer together; unset: the model's own context"},
     {"memory-gb", NULL, 0, CONF_NUM, "X", 0, 1e6, .above = true, .cmds = RUN, .group = g_model,
      .help = "memory of the key-value cache, in GB (10^9 bytes); unset: what the requests need"},
+    {"n-cpu-moe", NULL, 0, CONF_INT, "N", 0, 1024, .cmds = RUN, .group = g_model,
+     .help = "keep the experts of the first N layers on the processor beside a card; unset: see "
+             "--fit"},
+    {"fit", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
+     .help = "fail where a card's memory is too small, instead of leaving as many layers' experts "
+             "to the processor as do not fit"},
+    {"gpu-memory-gb", NULL, 0, CONF_NUM, "X", 0, 1e6, .above = true, .cmds = RUN, .group = g_model,
+     .help = "use so much of a card's memory, in GB (10^9 bytes); unset: all"},
     {"deterministic", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
      .help =
          "allow results that depend on what runs beside them: the default on a card; on the CPU "

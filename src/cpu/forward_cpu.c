@@ -457,6 +457,33 @@ static status cpu_step(struct backend *base, const struct batch *b, struct step_
         (int)b->logit_row[bad], (int)c->row_pos[b->logit_row[bad]]);
 }
 
+struct experts_call {
+    struct cpu *c;
+    int layer;
+};
+
+static void run_experts(void *arg, int t)
+{
+    const struct experts_call *call = arg;
+    const struct acts *x;
+    phase_router(call->c, t, call->layer, &x);
+    phase_gate_up(call->c, t, call->layer, x);
+    pool_sync(call->c->pool);
+    phase_down(call->c, t, call->layer);
+}
+
+static void cpu_experts(struct backend *base, int layer, float *x, int n_row)
+{
+    struct cpu *c = (struct cpu *)base;
+    struct experts_call call = {c, layer};
+    float *own = c->x;
+    c->x = x;
+    c->b = &(struct batch){.n_row = n_row};
+    pool_run(c->pool, run_experts, &call);
+    c->b = NULL;
+    c->x = own;
+}
+
 /* ---- memory ------------------------------------------------------------------------------ */
 
 void *cpu_carve(struct carve *k, size_t n, size_t size)
@@ -698,8 +725,6 @@ static status check_opts(const struct backend_opts *o, struct err *e)
         return err_param(e, E_INPUT, "kv-cache-dtype",
                          "on the processor keys and values are %s under this --arith",
                          f32 ? "float32" : "bfloat16");
-    if (o->n_cpu_moe > 0)
-        return err_param(e, E_INPUT, "n-cpu-moe", "--n-cpu-moe is for CUDA cards");
     return OK;
 }
 
@@ -721,6 +746,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .kv_copy = cpu_kv_copy,
                                .kv_swap = cpu_kv_swap,
                                .step = cpu_step,
+                               .experts = cpu_experts,
                                .memory = cpu_memory_used};
     c->w = w;
     c->arith = opts->arith;

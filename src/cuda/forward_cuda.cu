@@ -1,5 +1,8 @@
 /* The CUDA backend: the forward pass of ref/forward_ref.c as launches of the kernels of dev.h.
  *
+ * Of the first n_cpu_moe layers the experts are the CPU backend's: the residual goes there and
+ * comes back in the middle of the step, as a call on the stream.
+ *
  * Owns the weights on the card, the page pools, the activations and one stream; borrows the host's
  * weights while opening only. A step copies one block of integers to the card, runs
  *
@@ -33,6 +36,13 @@ struct graph {
     cudaGraphExec_t exec;
 };
 
+struct cuda;
+
+struct cpu_layer {
+    struct cuda *c;
+    int layer;
+};
+
 struct cuda {
     struct backend base;
     struct backend_opts opts;
@@ -44,6 +54,12 @@ struct cuda {
     float *final_norm, *inv;
     float rope_factor;
     struct dpool full, window;
+
+    struct backend *cpu; /* ours; computes the experts of the first n_cpu_moe layers. Or NULL */
+    int n_cpu_moe;
+    struct cpu_layer cpu_layer[SPEC_MAX_LAYER];
+    float *host_x; /* [R, d] pinned, for it */
+    size_t free_before, weight_bytes, work_bytes;
 
     bool ready;
     struct kv_plan plan;
@@ -107,6 +123,21 @@ const struct card *card()
 
 /* ---- a step ---- */
 
+static void CUDART_CB cpu_experts(void *arg)
+{
+    const struct cpu_layer *l = (const struct cpu_layer *)arg;
+    l->c->cpu->experts(l->c->cpu, l->layer, l->c->host_x, l->c->n_row);
+}
+
+/* The experts' half of a layer on the processor. */
+static void run_cpu_experts(struct cuda *c, int i)
+{
+    size_t n = (size_t)c->n_row * (size_t)c->spec.d_model * sizeof(float);
+    CU(cudaMemcpyAsync(c->host_x, c->x, n, cudaMemcpyDeviceToHost, c->stream));
+    CU(cudaLaunchHostFunc(c->stream, cpu_experts, &c->cpu_layer[i]));
+    CU(cudaMemcpyAsync(c->x, c->host_x, n, cudaMemcpyHostToDevice, c->stream));
+}
+
 static void run_layer(struct cuda *c, int i)
 {
     const struct spec *s = &c->spec;
@@ -114,8 +145,8 @@ static void run_layer(struct cuda *c, int i)
     const struct dpool *pool = l->sliding ? &c->window : &c->full;
     int n = c->n_row;
     bool alone = n == 1 && !c->opts.deterministic; /* norms inside the products */
-    bool one = alone && one_row_fits(l, s->n_expert);
-    if (i == 0 && !alone)
+    bool here = i >= c->n_cpu_moe, one = alone && here && one_row_fits(l, s->n_expert);
+    if ((i == 0 || i <= c->n_cpu_moe) && !alone) /* else the layer before has done it */
         k_norm(c->x, NULL, l->attn_norm, n, s->d_model, c->ld_x, s->norm_eps, c->xn, c->stream);
     struct qkv_out out = {c->q,      *pool,        l->i_pool, l->sliding,
                           s->n_head, s->n_kv_head, c->cos,    c->sin};
@@ -135,6 +166,10 @@ static void run_layer(struct cuda *c, int i)
         return;
     }
     k_out(l, c->attn, c->x, n, c->stream);
+    if (!here) {
+        run_cpu_experts(c, i);
+        return;
+    }
     k_router(l, c->x, n, s->d_model, c->ld_x, s->norm_eps, s->n_expert, s->n_active, &c->route,
              c->xn, c->stream);
     k_gate(l, &c->route, c->xn, n, s->n_active, s->n_expert, s->swiglu_alpha, s->swiglu_limit,
@@ -357,12 +392,29 @@ static void cuda_page_bytes(const struct backend *base, int page_tok, size_t *fu
     *window = page_elements(c, c->window.n_layer) * 2 * (size_t)page_tok / KV_PAGE;
 }
 
-static size_t cuda_memory(const struct backend *)
+/* Bytes of the card that are still ours to take; *total: of all that were, at opening. */
+static size_t room(const struct cuda *c, size_t *total)
 {
-    size_t free_bytes = 0, total = 0;
-    CU(cudaMemGetInfo(&free_bytes, &total));
-    /* a tenth of the card for activations, graphs and the driver */
-    return free_bytes > total / 10 ? free_bytes - total / 10 : 0;
+    size_t now = 0, all = 0, used;
+    CU(cudaMemGetInfo(&now, &all));
+    *total = c->opts.card_bytes > 0 && c->opts.card_bytes < all ? c->opts.card_bytes : all;
+    used = c->free_before > now ? c->free_before - now : 0;
+    size_t left = *total > used ? *total - used : 0;
+    return left < now ? left : now;
+}
+
+/* A tenth of the card stays for activations, graphs and the driver. */
+static size_t cuda_memory(const struct backend *base)
+{
+    size_t total, left = room((const struct cuda *)base, &total);
+    return left > total / 10 ? left - total / 10 : 0;
+}
+
+static void cuda_memory_used(const struct backend *base, size_t *weight, size_t *work)
+{
+    const struct cuda *c = (const struct cuda *)base;
+    *weight = c->weight_bytes;
+    *work = c->work_bytes;
 }
 
 static void cuda_kv_copy(struct backend *base, const struct page_pair *pair, int n)
@@ -404,11 +456,21 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
         return err_set(e, E_INPUT, "steps of %d rows, %d with logits: must be 1 to %d",
                        plan->max_rows, plan->max_logit_rows, MAX_ROWS);
     c->plan = *plan;
+    if (c->cpu) {
+        struct kv_plan own = {.page_tok = KV_PAGE, .max_rows = plan->max_rows, .max_logit_rows = 1};
+        status st = c->cpu->kv_init(c->cpu, &own, e);
+        if (st < 0)
+            return st;
+    }
+    size_t before = 0, after = 0, all;
     size_t R = (size_t)plan->max_rows, K = (size_t)s->n_active, L = (size_t)plan->max_logit_rows;
     size_t d = (size_t)s->d_model, q = (size_t)s->n_head * HEAD;
     size_t rows = R > L ? R : L;
     pool_init(c, &c->full, plan->n_full);
     pool_init(c, &c->window, plan->n_window);
+    CU(cudaMemGetInfo(&before, &all));
+    if (c->cpu && latched == cudaSuccess)
+        CU(cudaHostAlloc((void **)&c->host_x, R * d * sizeof *c->host_x, cudaHostAllocDefault));
     get(&c->x, R * d);
     get(&c->cos, R * 32);
     get(&c->sin, R * 32);
@@ -445,8 +507,10 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
         CU(cudaHostAlloc((void **)&c->host_best, L * sizeof *c->host_best, cudaHostAllocDefault));
     if (latched == cudaSuccess && !(c->picker = picker_open(plan->max_logit_rows, s->n_vocab)))
         return err_set(e, E_NOMEM, "out of memory for the CUDA backend");
+    CU(cudaMemGetInfo(&after, &all));
     if (latched != cudaSuccess)
         return card_error(e);
+    c->work_bytes = before > after ? before - after : 0;
     c->ready = true;
     return OK;
 }
@@ -508,6 +572,9 @@ static void cuda_close(struct backend *base)
     for (size_t i = 0; i < sizeof p / sizeof *p; i++)
         cudaFree(p[i]);
     picker_close(c->picker);
+    if (c->cpu)
+        c->cpu->close(c->cpu);
+    cudaFreeHost(c->host_x);
     cudaFreeHost(c->host_logits);
     cudaFreeHost(c->host_best);
     cudaFreeHost(c->host_step);
@@ -596,12 +663,44 @@ static status load_layer(struct cuda *c, const struct weights *w, int i, struct 
     TRY(upload_floats(u, l->b_down, E * m, &d->b_down, e));
     TRY(upload_dense(u, qkv, qkv_order, 3, form, &d->qkv, e));
     TRY(upload_dense(u, o, plain, 1, form, &d->o, e));
-    TRY(upload_experts(u, &l->gate_up, s->n_expert, ORDER_PAIR, &d->gate, e));
-    TRY(upload_experts(u, &l->down, s->n_expert, ORDER_PLAIN, &d->down, e));
+    if (i >= c->n_cpu_moe) {
+        TRY(upload_experts(u, &l->gate_up, s->n_expert, ORDER_PAIR, &d->gate, e));
+        TRY(upload_experts(u, &l->down, s->n_expert, ORDER_PLAIN, &d->down, e));
+    }
     d->qkv.one_form = d->o.one_form = d->gate.one_form = d->down.one_form = c->opts.deterministic;
 out:
     mem_free(bias);
     return st;
+}
+
+/* Bytes on the card of a layer's experts. */
+static size_t expert_bytes(const struct spec *s, const struct layer *l)
+{
+    const struct expert_mat *m[] = {&l->gate_up, &l->down};
+    size_t n = 0;
+    for (int i = 0; i < 2; i++) {
+        size_t steps = (size_t)div_up(m[i]->n_out, TILE_ROWS) * (size_t)div_up(m[i]->n_in, STEP);
+        n += steps * (m[i]->layout == EXPERT_MXFP4 ? 32 * 16 + 32 : 128 * 16);
+    }
+    return n * (size_t)s->n_expert;
+}
+
+/* How many layers' experts the card has no room for, beside the rest, a sixteenth of it for the
+ * cache and what cuda_memory leaves free. */
+static int fit(const struct cuda *c, const struct weights *w)
+{
+    const struct spec *s = &c->spec;
+    size_t d = (size_t)s->d_model, total, left = room(c, &total);
+    size_t heads = (size_t)(s->n_head + 2 * s->n_kv_head) * HEAD + (size_t)s->n_head * HEAD;
+    size_t dense = (heads * (size_t)s->n_layer + 2 * (size_t)s->n_vocab) * d * 2;
+    size_t rest = dense + total / 10 + total / 16;
+    int n = s->n_layer;
+    for (size_t need = rest; n > 0; n--) {
+        need += expert_bytes(s, &w->layer[n - 1]);
+        if (need > left)
+            break;
+    }
+    return n;
 }
 
 static status load(struct cuda *c, const struct weights *w, struct err *e)
@@ -636,8 +735,9 @@ out:
 
 extern "C" __attribute__((visibility("default"))) status
 cuda_backend_open(const char *abi, const struct weights *w, const struct backend_opts *opts,
-                  struct backend **out, struct err *e)
+                  struct backend *cpu, struct backend **out, struct err *e)
 {
+    size_t total;
     *out = NULL;
     if (strcmp(abi, BACKEND_CUDA_ABI) != 0)
         return err_set(e, E_DEVICE,
@@ -657,8 +757,6 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
         return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16");
     if (opts->kv != KV_AUTO && opts->kv != KV_BF16)
         return err_set(e, E_INPUT, "on a card keys and values are bf16: --kv-cache-dtype bfloat16");
-    if (opts->n_cpu_moe > 0)
-        return err_set(e, E_INPUT, "all experts must fit the card: no --n-cpu-moe");
     status st = check_spec(&w->spec, e);
     if (st < 0)
         return st;
@@ -674,6 +772,7 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     c->base.kv_copy = cuda_kv_copy;
     c->base.step = cuda_step;
     c->base.pick = cuda_pick;
+    c->base.memory = cuda_memory_used;
     c->spec = w->spec;
     c->opts = *opts;
     c->ld_x = div_up(w->spec.d_model, STEP) * STEP;
@@ -683,12 +782,22 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
         st = err_set(e, E_INPUT,
                      "the CUDA backend takes bf16 and MXFP4 weights, this checkpoint has others: "
                      "use --device cpu");
+    CU(cudaMemGetInfo(&c->free_before, &total));
+    c->n_cpu_moe = opts->n_cpu_moe < 0 ? fit(c, w) : min_int(opts->n_cpu_moe, w->spec.n_layer);
+    for (int i = 0; i < c->n_cpu_moe; i++)
+        c->cpu_layer[i] = (struct cpu_layer){c, i};
     if (st == OK)
         st = latched == cudaSuccess ? load(c, w, e) : card_error(e);
     if (st < 0) {
         cuda_close(&c->base);
         return st;
     }
+    if (c->n_cpu_moe > 0)
+        c->cpu = cpu;
+    else if (cpu)
+        cpu->close(cpu);
+    size_t left = room(c, &total);
+    c->weight_bytes = total > left ? total - left : 0;
     *out = &c->base;
     return OK;
 }

@@ -32,8 +32,11 @@ struct backend_opts {
     int n_thread;          /* CPU workers; 0 = the processors this process may use */
     int i_card;            /* which CUDA card */
     bool deterministic; /* a row's result never depends on the other rows; on the CPU always so */
-    int n_cpu_moe;      /* layers whose experts stay with the CPU while a card computes the rest */
-    bool lock;          /* CPU: what steps read may not leave memory (mlock) */
+    /* CUDA: the first layers whose experts stay with the CPU; -1: as many as the card's memory
+     * wants. card_bytes: of that memory, what may be used; 0: all. */
+    int n_cpu_moe;
+    uint64_t card_bytes;
+    bool lock; /* CPU: what steps read may not leave memory (mlock) */
     /* CPU: where 8-bit copies made once are kept for the next time (cpu/dense_cache.h). */
     bool no_dense_cache;
 };
@@ -148,6 +151,10 @@ struct backend {
      * too. Deterministic: a row's token does not depend on the other rows. NULL: the backend has
      * none, and its steps are not deferred. */
     status (*pick)(struct backend *, struct pick *, int n, struct err *);
+    /* Norm, router and experts of one layer alone, after kv_init: x [n_row, d_model] is the
+     * residual, to which their sum is added. For a card without room for them; NULL: only the CPU
+     * can. */
+    void (*experts)(struct backend *, int layer, float *x, int n_row);
     /* Bytes in use beside the cache's pages, after kv_init: the weights, where and as the steps
      * read them, and everything else. NULL: not known. */
     void (*memory)(const struct backend *, size_t *weight, size_t *work);
@@ -161,7 +168,7 @@ MUST_USE status backend_cpu_open(const struct weights *, const struct backend_op
  * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
 MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
                                   struct backend **, struct err *);
-#define BACKEND_CUDA_ABI GLOSS_VERSION "-6"
+#define BACKEND_CUDA_ABI GLOSS_VERSION "-7"
 
 /* One timing: best of a few runs of all threads together; bytes and flops of such a run (0: none).
  */

@@ -8,7 +8,8 @@
  *                                    (M prompts of N tokens), or tN (choosing N tokens, beside the
  *                                    step before)
  *
- * --dense q8, --deterministic in front of these: the backend's options.
+ * --dense q8, --deterministic, --n-cpu-moe N, --gpu-memory-gb N in front of these: the backend's
+ * options.
  * Prints a line per check; exit status 1 when one fails.
  */
 #include "base/clock.h"
@@ -684,13 +685,21 @@ static void bench(const char *dir, char **cases, int n)
 
 int main(int argc, char **argv)
 {
-    int64_t n = 128;
+    int64_t n = 128, number;
     for (; argc > 1; argc--, argv++)
         if (strcmp(argv[1], "--deterministic") == 0)
             card_opts.deterministic = true;
         else if (argc > 2 && strcmp(argv[1], "--dense") == 0 && strcmp(argv[2], "q8") == 0)
             card_opts.dense = DENSE_Q8, argc--, argv++;
-        else
+        else if (argc > 2 && strcmp(argv[1], "--n-cpu-moe") == 0 &&
+                 num_i64(argv[2], 0, 1024, &number) == OK)
+            card_opts.n_cpu_moe = (int)number, argc--, argv++;
+        else if (argc > 2 && strcmp(argv[1], "--gpu-memory-gb") == 0 &&
+                 num_i64(argv[2], 1, 1024, &number) == OK) {
+            card_opts.card_bytes = (uint64_t)number * 1000000000;
+            card_opts.n_cpu_moe = -1;
+            argc--, argv++;
+        } else
             break;
     if (argc > 3 && strcmp(argv[1], "--bench") == 0) {
         bench(argv[2], argv + 3, argc - 3);
