@@ -232,6 +232,9 @@ struct gloss_engine_opts {
     /* Most tokens guessed ahead of a sequence in one step, from what it said before; which tokens
      * it gets is the same. 0: as many as are measured to pay; -1: none. */
     int speculate;
+    /* Bytes of the host's memory (pinned where a card copies from it) for pages of requests that
+     * had to make room; they come back from there where that is quicker than computing again. */
+    uint64_t swap_bytes;
 };
 GLOSS_API gloss_status gloss_engine_new(const gloss_model *, const struct gloss_engine_opts *,
                                         gloss_engine **, struct gloss_err *);
@@ -386,7 +389,8 @@ struct gloss_stats {
     /* Memory beside the pages: the weights where the device reads them, and scratch (0 from a
      * backend that does not tell). */
     uint64_t weight_bytes, work_bytes;
-    uint64_t n_draft, n_accept; /* tokens guessed ahead, and those that were right */
+    uint64_t n_draft, n_accept;     /* tokens guessed ahead, and those that were right */
+    uint64_t n_swap_out, n_swap_in; /* pages copied to the host's memory and back */
 };
 /* As of the last step. size must be set. */
 GLOSS_API void gloss_engine_stats(gloss_engine *, struct gloss_stats *);

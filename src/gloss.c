@@ -595,6 +595,7 @@ gloss_status gloss_engine_new(const gloss_model *m, const struct gloss_engine_op
         .memory_share = o.memory_share,
         .no_prefix_cache = o.no_prefix_cache,
         .speculate = o.speculate,
+        .swap_bytes = o.swap_bytes,
         .script = o.script,
         .n_script = o.n_script,
     };
@@ -831,6 +832,8 @@ void gloss_engine_stats(gloss_engine *g, struct gloss_stats *to)
         .work_bytes = s.work_bytes,
         .n_draft = s.n_draft,
         .n_accept = s.n_accept,
+        .n_swap_out = s.n_swap_out,
+        .n_swap_in = s.n_swap_in,
     };
     memcpy(to, &full, to->size < sizeof full ? to->size : sizeof full);
 }

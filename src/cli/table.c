@@ -635,6 +635,9 @@ static const struct conf_opt options[] = {
      .group = g_model,
      .help = "how weights come into memory: the files mapped, copied into pages of 2 MiB, or "
              "copied if the copy fits beside the files"},
+    {"swap-gb", "swap-space", 0, CONF_NUM, "X", 0, 1e6, .def = "0", .cmds = RUN, .group = g_model,
+     .help = "main memory, in GB, for the cache pages of requests that had to make room: they come "
+             "back from there where that is quicker than computing them again"},
     {"speculate", "num-speculative-tokens draft-max", 0, CONF_CHOICE, "auto|off|N", .def = "auto",
      .cmds = RUN & ~MEASURED, .group = g_model,
      .help = "tokens guessed ahead from prompt and answer so far and then checked, which changes "

@@ -14,6 +14,7 @@
 enum {
     PAGE_TOK = PREFIX_PAGE_TOK, /* a window of 128 spans at most five pages */
     LOGIT_ROWS = 64, /* rows per step when every row's logits are wanted, or tokens are guessed */
+    MANY_ROWS = 16,  /* steps of so many cost what their rows cost */
     AUTO_DRAFT = 15, /* most guesses of one sequence in a step */
     MIN_PAGES = 2
 };
@@ -74,6 +75,24 @@ static status plan_pages(struct engine *g, const struct engine_opts *o, struct k
     g->count.page_bytes_full = full_bytes;
     g->count.page_bytes_window = win_bytes;
     return OK;
+}
+
+/* Places for swapped pages: a sequence's, of some length, are window pages for all that it may see
+ * beside every full page. And what a position costs that is copied: a fifth of a nanosecond a byte
+ * each way, memory's and PCIe's order of magnitude. */
+static void plan_swap(struct engine *g, size_t bytes, struct kv_plan *plan)
+{
+    size_t full = g->count.page_bytes_full, win = g->count.page_bytes_window, left = bytes;
+    int few = kv_window_pages(&g->sched.kv, g->n_ctx, 1);
+    if (!g->backend->kv_swap || full + win == 0)
+        return;
+    while (left >= full + win && plan->n_host_full < INT32_MAX / 4) {
+        bool also = plan->n_host_window < few + plan->n_host_full / 4;
+        plan->n_host_full++;
+        plan->n_host_window += also;
+        left -= full + (also ? win : 0);
+    }
+    g->sched.swap_ns = 2 * 0.2 * (double)(full + win / 4) / PAGE_TOK;
 }
 
 /* ---- the end of sequences and requests ---- */
@@ -741,6 +760,10 @@ static status compute(struct engine *g, struct batch *b, struct step_out *out, s
     g->count.n_row += (uint64_t)b->n_row;
     if (b->n_logit == b->n_row)
         gain_measured(&g->gain, b->n_row, ns);
+    /* What a row of a prompt takes, or while there was none, any row. */
+    double row_ns = (double)ns / b->n_row, *mean = &g->sched.row_ns;
+    if (b->n_row >= MANY_ROWS || *mean == 0)
+        *mean += (row_ns - *mean) / (*mean > 0 ? 8 : 1);
     return st;
 }
 
@@ -836,6 +859,8 @@ static void publish_stats(struct engine *g)
     c->cached_full = q->prefix.n_node;
     c->cached_window = q->prefix.n_win;
     c->n_preempt = q->n_preempt;
+    c->n_swap_out = q->swap.n_out;
+    c->n_swap_in = q->swap.n_in;
     c->n_evict = q->prefix.n_evict;
     c->n_evict_window = q->prefix.n_evict_win;
     pthread_mutex_lock(&g->lock);
@@ -960,12 +985,13 @@ static status open_parts(struct engine *g, const struct engine_opts *o, struct e
     g->sched.kv = (struct kv){.page_tok = PAGE_TOK, .window = window};
     g->sched.chunk = chunk;
     TRY(plan_pages(g, o, &plan, e));
+    plan_swap(g, o->swap_bytes, &plan);
     TRY(g->backend->kv_init(g->backend, &plan, e));
     g->count.weight_bytes = o->weights->n_bytes;
     if (g->backend->memory)
         g->backend->memory(g->backend, &g->count.weight_bytes, &g->count.work_bytes);
     TRY(sched_open(&g->sched, &plan, window, o->max_requests, chunk, o->max_queue + o->max_requests,
-                   o->no_prefix_cache));
+                   o->no_prefix_cache, g->backend));
     set_marks(&g->sched.prefix, o->vocab);
     TRY(sample_scratch_open(&g->scratch, g->spec->n_vocab));
     TRY(ahead_open(&g->ahead, o->max_requests, e));

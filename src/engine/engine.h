@@ -7,8 +7,8 @@
  * submitted. docs/engine.md tells the whole story.
  *
  * Files: engine.c (the loop), sched.c (who runs next), request.c (requests and their readers),
- * prefix.c and kv.c (pages), draft.c and gain.c (tokens guessed ahead), sample.c, constrain.c,
- * stop.c, budget.c, scripted.c.
+ * prefix.c, kv.c and swap.c (pages), draft.c and gain.c (tokens guessed ahead), sample.c,
+ * constrain.c, stop.c, budget.c, scripted.c.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -32,7 +32,8 @@ struct engine_opts {
     int max_queue;               /* requests that wait; more are refused with E_BUSY */
     int chunk;                   /* most prompt rows of one step; 0: what the backend likes */
     size_t
-        memory_bytes; /* of the cache; 0: what max_requests contexts need, if the machine has it */
+        memory_bytes;  /* of the cache; 0: what max_requests contexts need, if the machine has it */
+    size_t swap_bytes; /* of the host's memory, for pages of preempted sequences; 0: none */
     double memory_share; /* of what the machine has, the cache's part at most */
     bool no_prefix_cache;
     const char *script; /* [n_script] scripted.h; NULL: the CPU backend */
@@ -116,7 +117,8 @@ struct engine_stats {
     uint64_t n_submitted, n_finished, n_cancelled, n_failed;
     uint64_t prompt_tok, prompt_reused, computed_tok, generated_tok;
     uint64_t n_preempt, n_evict, n_evict_window;
-    uint64_t n_draft, n_accept; /* tokens guessed ahead, and those that were right */
+    uint64_t n_swap_out, n_swap_in; /* pages copied to the host's memory and back */
+    uint64_t n_draft, n_accept;     /* tokens guessed ahead, and those that were right */
     const char *backend;
 };
 void engine_stats(struct engine *, struct engine_stats *);

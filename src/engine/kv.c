@@ -2,14 +2,14 @@
 #include "base/mem.h"
 #include "base/num.h"
 
-static void pool_close(struct kv_pool *p)
+void kv_pool_close(struct kv_pool *p)
 {
     mem_free(p->free);
     mem_free(p->ref);
     *p = (struct kv_pool){0};
 }
 
-static status pool_open(struct kv_pool *p, int n)
+status kv_pool_open(struct kv_pool *p, int n)
 {
     *p = (struct kv_pool){.n = n, .n_free = n, .min_free = n};
     p->free = mem_array((size_t)n, sizeof *p->free);
@@ -25,8 +25,8 @@ status kv_open(struct kv *kv, const struct kv_plan *plan, int window)
 {
     *kv = (struct kv){.page_tok = plan->page_tok, .window = window};
     status st = OK;
-    TRY(pool_open(&kv->full, plan->n_full));
-    TRY(pool_open(&kv->win, plan->n_window));
+    TRY(kv_pool_open(&kv->full, plan->n_full));
+    TRY(kv_pool_open(&kv->win, plan->n_window));
 out:
     if (st < 0)
         kv_close(kv);
@@ -35,8 +35,8 @@ out:
 
 void kv_close(struct kv *kv)
 {
-    pool_close(&kv->full);
-    pool_close(&kv->win);
+    kv_pool_close(&kv->full);
+    kv_pool_close(&kv->win);
 }
 
 int32_t kv_take(struct kv_pool *p)

@@ -7,7 +7,7 @@
  * incomplete last page when a sequence forks.
  *
  * Nothing is reserved: a sequence takes pages as it grows, and when none are free the engine makes
- * room (prefix.h evicts, engine.c preempts). Called by the engine thread alone.
+ * room (prefix.h evicts, sched.c preempts). Called by the engine thread alone.
  */
 #ifndef ENGINE_KV_H
 #define ENGINE_KV_H
@@ -38,6 +38,8 @@ struct kv_seq {
     int n_node;         /* leading full pages that are nodes of the prefix cache */
 };
 
+MUST_USE status kv_pool_open(struct kv_pool *p, int n);
+void kv_pool_close(struct kv_pool *p);
 MUST_USE status kv_open(struct kv *kv, const struct kv_plan *plan, int window);
 void kv_close(struct kv *kv);
 

@@ -345,6 +345,8 @@ bool prefix_extend(struct prefix *p, const struct prefix_seq *s, int pos, int n)
     ASSERT(n > 0 && hi <= kv->n_entry);
     for (; kv->win_lo < lo && kv->win_lo < kv->win_hi; kv->win_lo++)
         leave_window(p, s, kv->win_lo, -1);
+    if (kv->win_lo == kv->win_hi) /* what came from elsewhere may lie beyond all that it held */
+        kv->win_lo = kv->win_hi = max_int(lo, kv->win_hi);
     for (; kv->n_full < hi; kv->n_full++)
         if ((kv->full[kv->n_full] = take_full(p)) < 0)
             return false;

@@ -133,6 +133,7 @@ static void join_biases(struct request *r)
 static void seq_close(struct seq *s)
 {
     kv_seq_close(&s->kv);
+    swapped_close(&s->swapped);
     budget_close(&s->budget);
     stop_close(&s->stop);
     sample_seen_close(&s->seen);
@@ -201,6 +202,8 @@ static status seq_open(struct request *r, int index, const int32_t *ids, int n, 
         TRY(no_memory(e));
     memcpy(s->ids, ids, (size_t)n * sizeof *ids);
     if (kv_seq_open(&g->sched.kv, &s->kv, s->n_max) < 0)
+        TRY(no_memory(e));
+    if (g->sched.swap.full.n > 0 && swapped_open(&s->swapped, s->kv.n_entry) < 0)
         TRY(no_memory(e));
     if (draft_start(r, s) < 0)
         TRY(no_memory(e));

@@ -14,6 +14,7 @@
 #include "engine/gain.h"
 #include "engine/prefix.h"
 #include "engine/stop.h"
+#include "engine/swap.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -49,7 +50,8 @@ struct seq {
     int n_prompt, n_ids, n_max;
     int n_done; /* positions in the cache */
     struct kv_seq kv;
-    int n_sent; /* prompt positions whose logits were handed out */
+    struct swapped swapped; /* while it waits: pages in the host's memory */
+    int n_sent;             /* prompt positions whose logits were handed out */
     int n_reused, n_computed;
 
     bool front;                     /* was running before: goes before what never was */
@@ -125,6 +127,9 @@ struct request {
 struct sched {
     struct kv kv;
     struct prefix prefix;
+    struct swap swap;
+    double swap_ns,
+        row_ns; /* of a position: about what copying it out and in, and computing it take */
     struct seq *waiting, *running; /* by age */
     int n_waiting, n_running, max_running, chunk;
     struct tenant *tenant; /* [n_tenant of max_tenant] */
@@ -205,7 +210,7 @@ void engine_kick(struct engine *g);
 /* ---- sched.c ---- */
 
 MUST_USE status sched_open(struct sched *q, const struct kv_plan *plan, int window, int max_running,
-                           int chunk, int max_live, bool no_cache);
+                           int chunk, int max_live, bool no_cache, struct backend *b);
 void sched_close(struct sched *q);
 /* A new sequence waits. */
 void sched_add(struct sched *q, struct seq *s);

@@ -7,11 +7,13 @@
  *
  * Pages are taken as sequences grow. When none are left, idle pages of the prefix cache go first,
  * then a running sequence is preempted: it gives its pages to the prefix cache and waits, with
- * prompt and generated tokens as the rows to feed. Rows do not depend on how they were batched and
- * random numbers only on the position, so it resumes with the same tokens. Who may be preempted:
- * whose reader is slow; else who is younger than the one in need. One that was preempted and has
- * made no token since is spared, unless the oldest is in need. So the oldest always progresses, and
- * there is no livelock. Nobody loses its pages who is already part of the step.
+ * prompt and generated tokens as the rows to feed, or with copies of its pages in the host's memory
+ * (swap.h), where there is room and copying takes less time than computing. Rows do not depend on
+ * how they were batched and random numbers only on the position, so it resumes with the same
+ * tokens. Who may be preempted: whose reader is slow; else who is younger than the one in need. One
+ * that was preempted and has made no token since is spared, unless the oldest is in need. So the
+ * oldest always progresses, and there is no livelock. Nobody loses its pages who is already part of
+ * the step.
  */
 #include "base/mem.h"
 #include "base/num.h"
@@ -19,7 +21,7 @@
 #include "engine/request.h"
 
 status sched_open(struct sched *q, const struct kv_plan *plan, int window, int max_running,
-                  int chunk, int max_live, bool no_cache)
+                  int chunk, int max_live, bool no_cache, struct backend *b)
 {
     *q = (struct sched){.max_running = max_running, .chunk = chunk, .max_tenant = max_live};
     uint32_t r[4];
@@ -27,6 +29,7 @@ status sched_open(struct sched *q, const struct kv_plan *plan, int window, int m
     struct hash_key key = {(uint64_t)r[0] << 32 | r[1], (uint64_t)r[2] << 32 | r[3]};
     status st = OK;
     TRY(kv_open(&q->kv, plan, window));
+    TRY(swap_open(&q->swap, plan, b));
     TRY(prefix_open(&q->prefix, &q->kv, !no_cache, key));
     q->tenant = mem_calloc((size_t)max_live, sizeof *q->tenant);
     if (!q->tenant)
@@ -41,6 +44,7 @@ void sched_close(struct sched *q)
 {
     prefix_close(&q->prefix);
     kv_close(&q->kv);
+    swap_close(&q->swap);
     mem_free(q->tenant);
     *q = (struct sched){0};
 }
@@ -191,6 +195,7 @@ void sched_end(struct sched *q, struct seq *s)
         release(q, s);
     } else if (s->state == SEQ_WAITING) {
         unwait(q, s);
+        swap_drop(&q->swap, &s->swapped);
     }
     if (s->tenant)
         s->tenant->n_live--;
@@ -202,6 +207,8 @@ static void preempt(struct sched *q, struct seq *s)
 {
     list_remove(&q->running, s);
     q->n_running--;
+    if (q->swap.full.n > 0 && q->swap_ns < q->row_ns)
+        (void)swap_out(&q->swap, &q->kv, &s->kv, s->n_done, &s->swapped);
     release(q, s);
     s->state = SEQ_WAITING;
     s->front = s->shielded = true;
@@ -282,6 +289,23 @@ static bool fits(const struct sched *q, const struct seq *s)
            (prefix_room(&q->prefix) >= need + spare && prefix_room_window(&q->prefix) >= need_win);
 }
 
+/* A sequence that fits gets back what the host's memory has of it beyond the `reused` positions
+ * that the prefix cache gave it. Returns the positions it has. */
+static int come_back(struct sched *q, struct seq *s, int reused)
+{
+    struct prefix_seq v = view(s);
+    int n = s->swapped.n;
+    if (n > reused && prefix_extend(&q->prefix, &v, n, 1)) {
+        swap_in(&q->swap, &s->kv, reused / q->kv.page_tok, &s->swapped);
+        reused = n;
+    } else if (n > reused) { /* pages lack after all: window pages for `reused` are gone */
+        release(q, s);
+        reused = needs_rows(s) ? 0 : prefix_match(&q->prefix, &v);
+    }
+    swap_drop(&q->swap, &s->swapped);
+    return reused;
+}
+
 struct seq *sched_admit(struct sched *q, uint64_t now)
 {
     struct seq *s = q->waiting ? pick(q, now) : NULL;
@@ -297,7 +321,7 @@ struct seq *sched_admit(struct sched *q, uint64_t now)
             s->tried = q->n_release;
             return NULL;
         }
-    s->n_done = reused;
+    s->n_done = reused = come_back(q, s, reused);
     if (!s->front)
         s->n_reused = min_int(reused, s->n_prompt);
     unwait(q, s);

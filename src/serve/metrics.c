@@ -118,6 +118,8 @@ void metrics_put(struct server *s, struct buf *b)
     counter(b, "prefix_cache_hits_total", "prompt tokens found there", m.cache_hits);
     counter(b, "num_preemptions_total", "sequences that gave their pages up for a while",
             st.n_preempt);
+    counter(b, "swap_out_pages_total", "their pages copied to the host's memory", st.n_swap_out);
+    counter(b, "swap_in_pages_total", "pages copied back from there", st.n_swap_in);
     counter(b, "drafted_total", "tokens guessed ahead", st.n_draft);
     counter(b, "accepted_total", "tokens guessed ahead that were right", st.n_accept);
     counter(b, "prompt_tokens_total", "tokens of prompts", m.prompt_tok);

@@ -176,6 +176,7 @@ static void collect(gloss_request *r, int n, struct result *res)
 struct knobs {
     int max_requests, chunk, pages, speculate;
     bool cache;
+    int swap_pages; /* about so many of each kind of layer */
 };
 
 static gloss_engine *open_engine(struct knobs k)
@@ -194,7 +195,9 @@ static gloss_engine *open_engine(struct knobs k)
     o.speculate = k.speculate;
     struct gloss_info info;
     gloss_model_info(model, &info);
-    o.memory_bytes = (uint64_t)k.pages * 32 * (uint64_t)(info.kv_bytes_full + info.kv_bytes_window);
+    uint64_t page = 32 * (uint64_t)(info.kv_bytes_full + info.kv_bytes_window);
+    o.memory_bytes = (uint64_t)k.pages * page;
+    o.swap_bytes = (uint64_t)k.swap_pages * page;
     if (gloss_engine_new(model, &o, &g, &e) < 0)
         fail_msg("%s", e.msg);
     return g;
@@ -229,10 +232,10 @@ static void test_256_as_if_alone(void **state)
     static struct result alone[N_REQ], res;
     static gloss_request *r[N_REQ];
     static const struct knobs all[] = {
-        {48, 1, 4, -1, true},   {48, 7, 5, 15, false}, {48, 64, 8, -1, false},
-        {48, 512, 16, 3, true}, {48, 7, 5, -1, true},  {48, 64, 8, 15, true},
+        {48, 1, 4, -1, true, 0},     {48, 7, 5, 15, false, 400}, {48, 64, 8, -1, false, 20},
+        {48, 512, 16, 3, true, 400}, {48, 7, 5, -1, true, 5},    {48, 64, 8, 15, true, 0},
     };
-    gloss_engine *g = open_engine((struct knobs){1, 64, 64, -1, false});
+    gloss_engine *g = open_engine((struct knobs){1, 64, 64, -1, false, 0});
     for (int i = 0; i < N_REQ; i++) {
         r[i] = submit(g, i);
         collect(r[i], i % 8 == 6 ? MAX_N : 1, &alone[i]);
@@ -253,13 +256,16 @@ static void test_256_as_if_alone(void **state)
         }
         struct gloss_stats s = stats(g);
         printf("chunk %3d cache %d: %llu steps, %llu rows, %llu preempted, %llu of %llu reused, "
-               "%llu evicted, %llu guessed, %llu right\n",
+               "%llu evicted, %llu guessed, %llu right, pages out %llu, in %llu\n",
                all[k].chunk, all[k].cache, (unsigned long long)s.n_step,
                (unsigned long long)s.n_row, (unsigned long long)s.n_preempt,
                (unsigned long long)s.prompt_reused, (unsigned long long)s.prompt_tokens,
                (unsigned long long)s.n_evict, (unsigned long long)s.n_draft,
-               (unsigned long long)s.n_accept);
+               (unsigned long long)s.n_accept, (unsigned long long)s.n_swap_out,
+               (unsigned long long)s.n_swap_in);
         assert_true(s.n_preempt > 0);
+        assert_true(all[k].swap_pages ? s.n_swap_in > 0 && s.n_swap_in <= s.n_swap_out
+                                      : s.n_swap_out == 0);
         assert_true(!all[k].cache || (s.prompt_reused > 0 && s.n_evict > 0));
         assert_true(all[k].speculate < 0 ? s.n_draft == 0
                                          : s.n_accept > 0 && s.n_accept < s.n_draft);
@@ -275,7 +281,7 @@ static void test_256_as_if_alone(void **state)
 static uint64_t ramble(int n_guess, float temperature, float repetition, struct gloss_stats *st)
 {
     enum { PROMPT = 40, LONG = 420 };
-    gloss_engine *g = open_engine((struct knobs){2, 64, 32, n_guess, true});
+    gloss_engine *g = open_engine((struct knobs){2, 64, 32, n_guess, true, 0});
     uint64_t h = 0;
     int32_t ids[512];
     float only[WORDS] = {99, 99, 99, 99};
@@ -330,6 +336,58 @@ static void test_guesses_change_nothing(void **state)
             assert_true(s.n_accept <= s.n_draft && s.computed_tokens == plain.computed_tokens);
             assert_true(n_guess[k] == 0 || (s.n_accept > 0 && s.n_step < plain.n_step));
         }
+    }
+}
+
+/* ---- pages in the host's memory ---- */
+
+/* Contexts beyond the window that don't fit together: those that give way come back from the host's
+ * memory, with what the prefix cache kept or without. */
+static uint64_t crowd(struct knobs k, struct gloss_stats *st)
+{
+    enum { MANY = 4, PROMPT = 200 };
+    gloss_engine *g = open_engine(k);
+    gloss_request *r[MANY];
+    uint64_t h = 0;
+    for (int i = 0; i < MANY; i++) {
+        struct gloss_params p = GLOSS_INIT(struct gloss_params);
+        int32_t ids[PROMPT + MANY];
+        for (int j = 0; j < PROMPT + i; j++)
+            ids[j] = (int32_t)draw(50, (uint64_t)(j < 70 ? j : j + 1000 * i), N_VOCAB - 100);
+        p.max_tokens = 90;
+        p.plain = 1;
+        p.ignore_eos = 1;
+        p.temperature = 1;
+        p.seed = 1 + (uint64_t)i;
+        assert_int_equal(gloss_submit(g, ids, (size_t)(PROMPT + i), &p, &r[i], NULL), GLOSS_OK);
+    }
+    for (int i = 0; i < MANY; i++) {
+        struct result res;
+        collect(r[i], 1, &res);
+        mix(&h, res.hash, sizeof *res.hash);
+        gloss_request_free(r[i]);
+    }
+    assert_at_rest(g);
+    *st = stats(g);
+    gloss_engine_free(g);
+    return h;
+}
+
+static void test_swapped_beyond_the_window(void **state)
+{
+    (void)state;
+    struct gloss_stats alone, s, again;
+    uint64_t want = crowd((struct knobs){1, 64, 64, -1, false, 0}, &alone);
+    for (int cache = 0; cache < 2; cache++) {
+        assert_true(crowd((struct knobs){4, 64, 20, 4, cache, 0}, &again) == want);
+        assert_true(crowd((struct knobs){4, 64, 20, 4, cache, 100}, &s) == want);
+        printf("cache %d: %llu rows, swapped %llu rows: %llu preempted, pages out %llu, in %llu\n",
+               cache, (unsigned long long)again.n_row, (unsigned long long)s.n_row,
+               (unsigned long long)s.n_preempt, (unsigned long long)s.n_swap_out,
+               (unsigned long long)s.n_swap_in);
+        assert_true(again.n_preempt > 0 && s.n_swap_in > 0);
+        assert_true(again.computed_tokens > alone.computed_tokens);
+        assert_int_equal(s.computed_tokens, alone.computed_tokens); /* nothing twice */
     }
 }
 
@@ -455,7 +513,7 @@ static void one(gloss_engine *g, uint64_t tenant, const int32_t *ids, int n, str
 static void test_tenants_share_nothing(void **state)
 {
     (void)state;
-    gloss_engine *g = open_engine((struct knobs){2, 64, 64, 0, true});
+    gloss_engine *g = open_engine((struct knobs){2, 64, 64, 0, true, 0});
     struct gloss_event ev;
     int32_t ids[100];
     for (int i = 0; i < 100; i++)
@@ -733,7 +791,7 @@ static void test_storm(void **state)
     gloss_engine *g = scripted(brisk, 16, 64, 128, 4);
     storm_on(g, 64, 50);
     gloss_engine_free(g);
-    g = open_engine((struct knobs){8, 16, 12, 4, true}); /* the model itself, with few pages */
+    g = open_engine((struct knobs){8, 16, 12, 4, true, 30}); /* the model itself, with few pages */
     storm_on(g, 16, 5);
     gloss_engine_free(g);
 }
@@ -752,6 +810,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_256_as_if_alone),
         cmocka_unit_test(test_guesses_change_nothing),
         cmocka_unit_test(test_repeated_text),
+        cmocka_unit_test(test_swapped_beyond_the_window),
         cmocka_unit_test(test_agent_conversation),
         cmocka_unit_test(test_tenants_share_nothing),
         cmocka_unit_test(test_fair_between_tenants),
