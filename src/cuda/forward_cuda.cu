@@ -54,6 +54,7 @@ struct cuda {
     float *final_norm, *inv;
     float rope_factor;
     struct dpool full, window;
+    __nv_bfloat16 *host_full, *host_window; /* [places, page] what is swapped out; pinned */
 
     struct backend *cpu; /* ours; computes the experts of the first n_cpu_moe layers. Or NULL */
     int n_cpu_moe;
@@ -428,6 +429,20 @@ static void cuda_kv_copy(struct backend *base, const struct page_pair *pair, int
     }
 }
 
+static void cuda_kv_swap(struct backend *base, const struct page_pair *pair, int n, bool out)
+{
+    struct cuda *c = (struct cuda *)base;
+    CU(cudaSetDevice(c->opts.i_card));
+    for (int i = 0; i < n; i++) {
+        const struct dpool *kv = pair[i].window ? &c->window : &c->full;
+        __nv_bfloat16 *host = pair[i].window ? c->host_window : c->host_full;
+        size_t from = (size_t)pair[i].from * kv->page, to = (size_t)pair[i].to * kv->page;
+        CU(cudaMemcpyAsync((out ? host : kv->p) + to, (out ? kv->p : host) + from,
+                           kv->page * sizeof *host,
+                           out ? cudaMemcpyDeviceToHost : cudaMemcpyHostToDevice, c->stream));
+    }
+}
+
 template <typename T> static void get(T **p, size_t n)
 {
     if (latched == cudaSuccess && CU(cudaMalloc((void **)p, n * sizeof **p)) == cudaSuccess)
@@ -440,6 +455,14 @@ static void pool_init(struct cuda *c, struct dpool *kv, int n_page)
     kv->n_page = n_page;
     if (kv->page > 0 && n_page > 0)
         get(&kv->p, kv->page * (size_t)n_page);
+}
+
+/* Pinned places for n pages that are swapped out. */
+static void host_init(const struct dpool *kv, int n, __nv_bfloat16 **p)
+{
+    size_t bytes = kv->page * (size_t)n * sizeof **p;
+    if (bytes > 0 && latched == cudaSuccess)
+        CU(cudaHostAlloc((void **)p, bytes, cudaHostAllocDefault));
 }
 
 static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, struct err *e)
@@ -468,6 +491,8 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
     size_t rows = R > L ? R : L;
     pool_init(c, &c->full, plan->n_full);
     pool_init(c, &c->window, plan->n_window);
+    host_init(&c->full, plan->n_host_full, &c->host_full);
+    host_init(&c->window, plan->n_host_window, &c->host_window);
     CU(cudaMemGetInfo(&before, &all));
     if (c->cpu && latched == cudaSuccess)
         CU(cudaHostAlloc((void **)&c->host_x, R * d * sizeof *c->host_x, cudaHostAllocDefault));
@@ -572,6 +597,8 @@ static void cuda_close(struct backend *base)
     for (size_t i = 0; i < sizeof p / sizeof *p; i++)
         cudaFree(p[i]);
     picker_close(c->picker);
+    cudaFreeHost(c->host_full);
+    cudaFreeHost(c->host_window);
     if (c->cpu)
         c->cpu->close(c->cpu);
     cudaFreeHost(c->host_x);
@@ -770,6 +797,7 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     c->base.kv_page_bytes = cuda_page_bytes;
     c->base.kv_memory = cuda_memory;
     c->base.kv_copy = cuda_kv_copy;
+    c->base.kv_swap = cuda_kv_swap;
     c->base.step = cuda_step;
     c->base.pick = cuda_pick;
     c->base.memory = cuda_memory_used;
