@@ -148,7 +148,8 @@ int main(int argc, char **argv)
     must(gloss_model_open(argv[1], NULL, &model, &e), &e);
     o.n_ctx = 4096;
     o.max_requests = AT_ONCE;
-    o.n_thread = 1; /* a busy machine makes barriers slow */
+    o.n_thread = 1;           /* a busy machine makes barriers slow */
+    o.arith = GLOSS_ARITH_Q8; /* the quickest; what is checked depends on none */
     must(gloss_engine_new(model, &o, &engine, &e), &e);
     while ((n = getline(&line, &cap, stdin)) > 0) {
         struct json *q;
