@@ -219,6 +219,20 @@ class Infer(Case):
         self.fails(1, "infer", "--tool-choice", "required", "x", says="no tool")
         self.fails(1, "infer", "--schema", self.write("n", '{"not":{}}'), "x", says="not")
 
+    def test_guesses_and_swapping(self):
+        """Neither changes an answer; every tool's name for them is known."""
+        src = self.write("in", "".join(
+            json.dumps([{"role": "user", "content": f"Repeat: one two three one two three {i}"}]) + "\n" for i in range(3)))
+        run = lambda *args: [result_of(line) for line in self.ok(
+            "infer", "--input-path", src, "-n", "30", "--seed", "1", *args).out.splitlines()]
+        plain = run("--speculate", "off")
+        for args in [], ["--speculate", "3"], ["--num-speculative-tokens", "1"], ["--draft-max", "64"], \
+                ["--memory-gb", "0.002", "--swap-gb", "0.001", "--ctx-size", "300"], ["--swap-space", "0.001"]:
+            self.assertEqual(run(*args), plain, args)
+        for bad in "0", "-1", "on", "4.5":
+            self.fails(2, "infer", "--speculate=" + bad, "hi", says=["--speculate", "auto, off or N"])
+        self.fails(1, "infer", "--speculate", "65", "hi", says=["speculate", "64"])
+
     def test_device(self):
         self.ok("infer", "--device", "cpu", "--no-deterministic", "--arith", "f32", *SHORT, "hi")
         for device in "cuda", "cuda:0":
