@@ -247,21 +247,25 @@ static int most_drafts(const struct engine *g, const struct seq *s)
     return max_int(0, min_int(min_int(g->max_draft, left), (int)seq_room(s) - 2));
 }
 
-/* Levels of chances (gain.h) whose guesses are worth their rows in this step: none beside a
- * prompt, whose rows make the step's time. */
+/* Levels of chances (gain.h) whose guesses are worth their rows in this step. None beside a prompt,
+ * whose rows make the step's time; and beside one that wants every row's logits not even if guesses
+ * are always made, as they would take its share. */
 static int draft_levels(struct engine *g, uint64_t now)
 {
-    if (g->max_draft == 0 || g->draft_always)
-        return g->max_draft == 0 ? 0 : GAIN_LEVELS;
+    bool prompt = false, all = false;
+    if (g->max_draft == 0)
+        return 0;
     gain_begin(&g->gain);
     for (const struct seq *s = g->sched.running; s; s = s->next) {
         if (s->paused || s->wait_until > now)
             continue;
-        if (!is_decoding(s))
-            return 0;
+        prompt = prompt || !is_decoding(s);
+        all = all || wants_all(s);
         gain_offer(&g->gain, most_drafts(g, s), draft_chance(&s->draft));
     }
-    return gain_decide(&g->gain, LOGIT_ROWS);
+    if (all || (prompt && !g->draft_always))
+        return 0;
+    return g->draft_always ? GAIN_LEVELS : gain_decide(&g->gain, LOGIT_ROWS);
 }
 
 /* Rows for what s, planned last with the row of its last token, will probably say. */

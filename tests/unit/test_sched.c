@@ -339,6 +339,46 @@ static void test_guesses_change_nothing(void **state)
     }
 }
 
+/* Guesses take logit rows that a prompt's log-probabilities need, too: these go on all the same. */
+static void test_guesses_starve_nobody(void **state)
+{
+    (void)state;
+    enum { RAMBLERS = 3 };
+    gloss_engine *g = open_engine((struct knobs){RAMBLERS + 1, 64, 64, 64, false, 0});
+    gloss_request *r[RAMBLERS + 1];
+    uint64_t t_end[RAMBLERS + 1] = {0};
+    int32_t ids[100];
+    float only = 99;
+    for (int i = 0; i < 100; i++)
+        ids[i] = words[0];
+    for (int i = 0; i <= RAMBLERS; i++) {
+        struct gloss_params p = GLOSS_INIT(struct gloss_params);
+        p.plain = p.ignore_eos = 1;
+        p.bias_ids = words;
+        p.bias = &only;
+        p.n_bias = i < RAMBLERS;
+        p.max_tokens = i < RAMBLERS ? 250 : 1;
+        p.prompt_logprobs = i == RAMBLERS;
+        assert_int_equal(gloss_submit(g, ids, 100, &p, &r[i], NULL), GLOSS_OK);
+    }
+    for (int left = RAMBLERS + 1; left > 0;)
+        for (int i = 0; i <= RAMBLERS; i++) {
+            struct gloss_event ev;
+            while (gloss_next(r[i], &ev, 1) == GLOSS_OK)
+                if (ev.kind == GLOSS_EV_FINISH) {
+                    t_end[i] = ev.t_ns;
+                    left--;
+                }
+        }
+    for (int i = 0; i < RAMBLERS; i++)
+        assert_true(t_end[RAMBLERS] < t_end[i]);
+    struct gloss_stats s = stats(g);
+    assert_true(s.n_accept > 0);
+    for (int i = 0; i <= RAMBLERS; i++)
+        gloss_request_free(r[i]);
+    gloss_engine_free(g);
+}
+
 /* ---- pages in the host's memory ---- */
 
 /* Contexts beyond the window that don't fit together: those that give way come back from the host's
@@ -809,6 +849,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_256_as_if_alone),
         cmocka_unit_test(test_guesses_change_nothing),
+        cmocka_unit_test(test_guesses_starve_nobody),
         cmocka_unit_test(test_repeated_text),
         cmocka_unit_test(test_swapped_beyond_the_window),
         cmocka_unit_test(test_agent_conversation),
