@@ -92,11 +92,12 @@ struct dstep {
     const int32_t *table;   /* page tables */
 };
 
-/* Pages of one pool: [page][layer][kv head][keys [32][64], values [64][32]] bf16. */
+/* Pages of one pool: [page][layer][kv head][keys [32][64], values [64][32]], bf16 or e4m3. */
 struct dpool {
-    __nv_bfloat16 *p;
-    size_t page; /* elements of a page */
+    uint8_t *p;
+    size_t page; /* bytes of a page */
     int n_layer, n_page;
+    bool f8; /* e4m3 */
 };
 
 /* Routing of a step. A slot is a (row, choice) pair; slots are sorted by expert. */

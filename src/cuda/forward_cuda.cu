@@ -54,7 +54,7 @@ struct cuda {
     float *final_norm, *inv;
     float rope_factor;
     struct dpool full, window;
-    __nv_bfloat16 *host_full, *host_window; /* [places, page] what is swapped out; pinned */
+    uint8_t *host_full, *host_window; /* [places, page] what is swapped out; pinned */
 
     struct backend *cpu; /* ours; computes the experts of the first n_cpu_moe layers. Or NULL */
     int n_cpu_moe;
@@ -381,16 +381,17 @@ static status cuda_pick(struct backend *base, struct pick *pick, int n, struct e
 
 /* ---- memory ---- */
 
-static size_t page_elements(const struct cuda *c, int n_layer)
+static size_t page_bytes(const struct cuda *c, int n_layer)
 {
-    return (size_t)n_layer * (size_t)c->spec.n_kv_head * 2 * KV_PAGE * HEAD;
+    size_t each = c->opts.kv == KV_FP8 ? 1 : sizeof(__nv_bfloat16);
+    return (size_t)n_layer * (size_t)c->spec.n_kv_head * 2 * KV_PAGE * HEAD * each;
 }
 
 static void cuda_page_bytes(const struct backend *base, int page_tok, size_t *full, size_t *window)
 {
     const struct cuda *c = (const struct cuda *)base;
-    *full = page_elements(c, c->full.n_layer) * 2 * (size_t)page_tok / KV_PAGE;
-    *window = page_elements(c, c->window.n_layer) * 2 * (size_t)page_tok / KV_PAGE;
+    *full = page_bytes(c, c->full.n_layer) * (size_t)page_tok / KV_PAGE;
+    *window = page_bytes(c, c->window.n_layer) * (size_t)page_tok / KV_PAGE;
 }
 
 /* Bytes of the card that are still ours to take; *total: of all that were, at opening. */
@@ -424,7 +425,7 @@ static void cuda_kv_copy(struct backend *base, const struct page_pair *pair, int
     for (int i = 0; i < n; i++) {
         const struct dpool *kv = pair[i].window ? &c->window : &c->full;
         CU(cudaMemcpyAsync(kv->p + (size_t)pair[i].to * kv->page,
-                           kv->p + (size_t)pair[i].from * kv->page, kv->page * sizeof *kv->p,
+                           kv->p + (size_t)pair[i].from * kv->page, kv->page,
                            cudaMemcpyDeviceToDevice, c->stream));
     }
 }
@@ -435,10 +436,9 @@ static void cuda_kv_swap(struct backend *base, const struct page_pair *pair, int
     CU(cudaSetDevice(c->opts.i_card));
     for (int i = 0; i < n; i++) {
         const struct dpool *kv = pair[i].window ? &c->window : &c->full;
-        __nv_bfloat16 *host = pair[i].window ? c->host_window : c->host_full;
+        uint8_t *host = pair[i].window ? c->host_window : c->host_full;
         size_t from = (size_t)pair[i].from * kv->page, to = (size_t)pair[i].to * kv->page;
-        CU(cudaMemcpyAsync((out ? host : kv->p) + to, (out ? kv->p : host) + from,
-                           kv->page * sizeof *host,
+        CU(cudaMemcpyAsync((out ? host : kv->p) + to, (out ? kv->p : host) + from, kv->page,
                            out ? cudaMemcpyDeviceToHost : cudaMemcpyHostToDevice, c->stream));
     }
 }
@@ -451,14 +451,15 @@ template <typename T> static void get(T **p, size_t n)
 
 static void pool_init(struct cuda *c, struct dpool *kv, int n_page)
 {
-    kv->page = page_elements(c, kv->n_layer);
+    kv->page = page_bytes(c, kv->n_layer);
+    kv->f8 = c->opts.kv == KV_FP8;
     kv->n_page = n_page;
     if (kv->page > 0 && n_page > 0)
         get(&kv->p, kv->page * (size_t)n_page);
 }
 
 /* Pinned places for n pages that are swapped out. */
-static void host_init(const struct dpool *kv, int n, __nv_bfloat16 **p)
+static void host_init(const struct dpool *kv, int n, uint8_t **p)
 {
     size_t bytes = kv->page * (size_t)n * sizeof **p;
     if (bytes > 0 && latched == cudaSuccess)
@@ -782,8 +783,10 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
                        n_dev);
     if (opts->arith != ARITH_BF16)
         return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16");
-    if (opts->kv != KV_AUTO && opts->kv != KV_BF16)
-        return err_set(e, E_INPUT, "on a card keys and values are bf16: --kv-cache-dtype bfloat16");
+    if (opts->kv != KV_AUTO && opts->kv != KV_BF16 && opts->kv != KV_FP8)
+        return err_set(e, E_INPUT,
+                       "on a card keys and values are kept in bfloat16 or fp8: "
+                       "--kv-cache-dtype says which");
     status st = check_spec(&w->spec, e);
     if (st < 0)
         return st;

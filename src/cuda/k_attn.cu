@@ -8,6 +8,9 @@
  * Column c of key tile t stands for key 8(c/2) + 2t + c%2 of the page; then the scores that a lane
  * holds are the very probabilities that it must bring to the product with the values.
  *
+ * A cache in e4m3 is widened to f16 on the way; queries and softmax weights are f16 then, else
+ * bf16.
+ *
  * Scores are powers of two: the queries carry log2(e). The sink joins once, at the end.
  *
  * A decoding row's keys are shared out over blocks of SPLIT_KEYS and joined by the block that
@@ -15,7 +18,60 @@
  */
 #include "cuda/dev.h"
 
+#include <cuda_fp8.h>
+
 #define NONE (-INFINITY)
+
+/* Eight numbers of the cache as they are kept, and as a tensor-core instruction takes them. */
+template <bool F8> struct eight {
+    typedef uint4 bits;
+    static __device__ __forceinline__ uint4 wide(uint4 v)
+    {
+        return v;
+    }
+    static __device__ __forceinline__ uint32_t pair(float lo, float hi)
+    {
+        return pack_bf16(lo, hi);
+    }
+    static __device__ __forceinline__ uint32_t query(uint32_t v)
+    {
+        return v;
+    }
+};
+
+template <> struct eight<true> {
+    typedef uint2 bits;
+    static __device__ __forceinline__ uint32_t two(uint32_t v)
+    {
+        __half2_raw h = __nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)v, __NV_E4M3);
+        return h.x | (uint32_t)h.y << 16;
+    }
+    static __device__ __forceinline__ uint4 wide(uint2 v)
+    {
+        return make_uint4(two(v.x & 0xFFFF), two(v.x >> 16), two(v.y & 0xFFFF), two(v.y >> 16));
+    }
+    static __device__ __forceinline__ uint32_t pair(float lo, float hi)
+    {
+        __half2 v = __floats2half2_rn(lo, hi);
+        return *(uint32_t *)&v;
+    }
+    static __device__ __forceinline__ uint32_t query(uint32_t v)
+    {
+        return pair(__uint_as_float(v << 16), __uint_as_float(v & 0xFFFF0000));
+    }
+};
+
+template <bool F8>
+static __device__ __forceinline__ void mma_kv(float c[4], const uint32_t a[4], uint32_t b0,
+                                              uint32_t b1)
+{
+    if (!F8)
+        return mma(c, a, b0, b1);
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
+                 "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
 
 struct tile {
     uint32_t q[4][4];
@@ -24,6 +80,7 @@ struct tile {
 };
 
 /* Row i of the tile (g or g + 8) is query `head` at row `row`, or absent (row < 0). */
+template <bool F8>
 static __device__ __forceinline__ void tile_begin(struct tile &t, const __nv_bfloat16 *const at[2])
 {
     int q = threadIdx.x % 4;
@@ -39,6 +96,8 @@ static __device__ __forceinline__ void tile_begin(struct tile &t, const __nv_bfl
         t.q[s][1] = s % 2 ? b.z : b.x;
         t.q[s][2] = s % 2 ? a.w : a.y;
         t.q[s][3] = s % 2 ? b.w : b.y;
+        for (int j = 0; j < 4; j++)
+            t.q[s][j] = eight<F8>::query(t.q[s][j]);
     }
     for (int u = 0; u < 8; u++)
         for (int j = 0; j < 4; j++)
@@ -58,31 +117,35 @@ static __device__ __forceinline__ void tile_end(struct tile &t)
 }
 
 /* A lane's part of a page's keys and values. */
-struct page {
-    uint4 k[4][2], v[8];
+template <bool F8> struct page {
+    typename eight<F8>::bits k[4][2], v[8];
     __device__ __forceinline__ uint4 key(int j, int half) const
     {
-        return k[j][half];
+        return eight<F8>::wide(k[j][half]);
     }
     __device__ __forceinline__ uint4 value(int u) const
     {
-        return v[u];
+        return eight<F8>::wide(v[u]);
     }
 };
 
-static __device__ __forceinline__ void page_load(struct page &p, const __nv_bfloat16 *from)
+enum { PAGE_PIECES = 2 * KV_PAGE * HEAD / 8 }; /* of eight numbers; keys, then values */
+
+template <bool F8>
+static __device__ __forceinline__ void page_load(struct page<F8> &p, const uint8_t *from)
 {
+    typedef typename eight<F8>::bits bits;
     int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const __nv_bfloat16 *v = from + KV_PAGE * HEAD;
+    const bits *k = (const bits *)from + (8 * (g / 2) + g % 2) * 8 + 2 * q;
+    const bits *v = (const bits *)from + PAGE_PIECES / 2 + g * 4 + q;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const uint4 *k = (const uint4 *)(from + (8 * (g / 2) + 2 * j + g % 2) * HEAD + 16 * q);
-        p.k[j][0] = k[0];
-        p.k[j][1] = k[1];
+        p.k[j][0] = k[j * 16];
+        p.k[j][1] = k[j * 16 + 1];
     }
 #pragma unroll
     for (int u = 0; u < 8; u++)
-        p.v[u] = *(const uint4 *)(v + (8 * u + g) * KV_PAGE + 8 * q);
+        p.v[u] = v[u * 32];
 }
 
 /* 2^x; 0 for -Inf. Two units in the last place. */
@@ -95,7 +158,7 @@ static __device__ __forceinline__ float exp2_fast(float x)
 
 /* Keys at positions p0 .. p0+31; row i of tile m sees those in [lo[m][i], hi[m][i]], or all
  * of them. P: where the page is, registers or shared memory. */
-template <int MT, typename P>
+template <bool F8, int MT, typename P>
 static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, int p0,
                                                  const int (*lo)[2], const int (*hi)[2], bool all)
 {
@@ -108,10 +171,10 @@ static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, in
         for (int m = 0; m < MT; m++) {
             for (int i = 0; i < 4; i++)
                 s[m][j][i] = 0;
-            mma(s[m][j], t[m].q[0], a.x, a.y);
-            mma(s[m][j], t[m].q[1], a.z, a.w);
-            mma(s[m][j], t[m].q[2], b.x, b.y);
-            mma(s[m][j], t[m].q[3], b.z, b.w);
+            mma_kv<F8>(s[m][j], t[m].q[0], a.x, a.y);
+            mma_kv<F8>(s[m][j], t[m].q[1], a.z, a.w);
+            mma_kv<F8>(s[m][j], t[m].q[2], b.x, b.y);
+            mma_kv<F8>(s[m][j], t[m].q[3], b.z, b.w);
         }
     }
     uint32_t pa[MT][2][4];
@@ -154,7 +217,7 @@ static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, in
 #pragma unroll
                 for (int c = 0; c < 2; c++)
                     pa[m][h][2 * c + i] =
-                        pack_bf16(s[m][2 * h + c][2 * i], s[m][2 * h + c][2 * i + 1]);
+                        eight<F8>::pair(s[m][2 * h + c][2 * i], s[m][2 * h + c][2 * i + 1]);
         }
     }
     if (!__all_sync(~0u, same))
@@ -170,18 +233,20 @@ static __device__ __forceinline__ void page_step(struct tile *t, const P &pg, in
         uint4 a = pg.value(u);
 #pragma unroll
         for (int m = 0; m < MT; m++) {
-            mma(t[m].o[u], pa[m][0], a.x, a.y);
-            mma(t[m].o[u], pa[m][1], a.z, a.w);
+            mma_kv<F8>(t[m].o[u], pa[m][0], a.x, a.y);
+            mma_kv<F8>(t[m].o[u], pa[m][1], a.z, a.w);
         }
     }
 }
 
-static __device__ __forceinline__ const __nv_bfloat16 *
-page_of(const struct attn_args &a, const struct dstep &st, const struct dseq &sq, int page, int kv)
+/* A key head's part of a page. */
+template <bool F8>
+static __device__ __forceinline__ const uint8_t *head_of(const struct attn_args &a, int page,
+                                                         int kv)
 {
-    int p = st.table[a.window ? sq.window + page - sq.window0 : sq.full + page];
-    return a.pool.p + (size_t)p * a.pool.page +
-           ((size_t)a.i_layer * a.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
+    return a.pool.p + (size_t)page * a.pool.page +
+           ((size_t)a.i_layer * a.n_kv_head + kv) *
+               (PAGE_PIECES * sizeof(typename eight<F8>::bits));
 }
 
 /* Joins two partial softmaxes: (m, l) += (m2, l2); returns both factors. */
@@ -200,6 +265,7 @@ enum { WARPS = SPLIT_KEYS / KV_PAGE, PART = HEAD + 2 };
 /* grid (kv heads, splits, rows); a split is `turns` times WARPS pages, and a warp takes every
  * WARPS-th. Its first page, unless this step writes it, is fetched before the kernel before has
  * ended. */
+template <bool F8>
 static __global__ void __launch_bounds__(WARPS * 32)
     attn_single(struct attn_args a, struct dstep st, int turns)
 {
@@ -213,30 +279,28 @@ static __global__ void __launch_bounds__(WARPS * 32)
     int page0 = low / KV_PAGE, n_page = pos / KV_PAGE + 1 - page0, per = WARPS * turns;
     int n_split = (n_page + per - 1) / per, mine = split * per + warp;
     int end = min(n_page, (split + 1) * per);
-    struct page pg;
+    struct page<F8> pg;
     auto from = [&](int i) {
-        int p = st.table[(a.window ? rec.w : rec.z) + page0 + i];
-        return a.pool.p + (size_t)p * a.pool.page +
-               ((size_t)a.i_layer * a.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
+        return head_of<F8>(a, st.table[(a.window ? rec.w : rec.z) + page0 + i], kv);
     };
     if (mine < n_page - 1)
-        page_load(pg, from(mine));
+        page_load<F8>(pg, from(mine));
     pdl_wait();
     if (split >= n_split)
         return;
     if (mine == n_page - 1)
-        page_load(pg, from(mine));
+        page_load<F8>(pg, from(mine));
     struct tile t;
     const __nv_bfloat16 *qr = a.q + ((size_t)row * a.n_head + kv * n_q) * HEAD;
     const __nv_bfloat16 *at[2] = {g < n_q ? qr + g * HEAD : NULL,
                                   g + 8 < n_q ? qr + (g + 8) * HEAD : NULL};
-    tile_begin(t, at);
+    tile_begin<F8>(t, at);
     int lo[1][2] = {{low, low}}, hi[1][2] = {{pos, pos}};
     while (mine < end) {
-        page_step<1>(&t, pg, (page0 + mine) * KV_PAGE, lo, hi, false);
+        page_step<F8, 1>(&t, pg, (page0 + mine) * KV_PAGE, lo, hi, false);
         mine += WARPS;
         if (mine < end)
-            page_load(pg, from(mine));
+            page_load<F8>(pg, from(mine));
     }
     tile_end(t);
     for (int i = 0; i < 2; i++) {
@@ -332,16 +396,17 @@ void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_sing
     while (turns < n_unit && n_single * a->n_kv_head * (n_unit / turns) > 2 * card()->n_sm)
         turns *= 2;
     int n_split = n_unit > turns ? n_unit / turns : 1;
-    launch(attn_single, dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st, turns);
+    launch(a->pool.f8 ? attn_single<true> : attn_single<false>,
+           dim3(a->n_kv_head, n_split, n_single), WARPS * 32, 0, s, *a, *st, turns);
 }
 
-enum { PAGES = 4, PAGE_PIECES = 2 * KV_PAGE * HEAD * 2 / 16 };
+enum { PAGES = 4 };
 
-/* Where piece i of a page (16 bytes) lies in shared memory: the pieces of odd keys change places in
+/* Where piece i of a page lies in shared memory: in bf16 the pieces of odd keys change places in
  * pairs, so that the lanes of two keys meet different banks. */
-static __device__ __forceinline__ int piece(int i)
+template <bool F8> static __device__ __forceinline__ int piece(int i)
 {
-    return i < PAGE_PIECES / 2 ? i ^ (i / 8 & 1) : i;
+    return !F8 && i < PAGE_PIECES / 2 ? i ^ (i / 8 & 1) : i;
 }
 
 static __device__ __forceinline__ void copy_async(void *to, const void *from)
@@ -351,30 +416,34 @@ static __device__ __forceinline__ void copy_async(void *to, const void *from)
         "l"(from));
 }
 
-struct shared_page {
-    const uint4 *key_at[2], *value_at; /* the lane's places */
-    __device__ __forceinline__ shared_page(const uint4 *p)
+template <bool F8> struct shared_page {
+    typedef typename eight<F8>::bits bits;
+    const bits *key_at[2], *value_at; /* the lane's places */
+    __device__ __forceinline__ shared_page(const bits *p)
     {
         int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
         int key = 8 * (g / 2) + g % 2; /* key tile j adds 2j keys, which changes no parity */
-        key_at[0] = p + piece(key * 8 + 2 * q);
-        key_at[1] = p + piece(key * 8 + 2 * q + 1);
+        key_at[0] = p + piece<F8>(key * 8 + 2 * q);
+        key_at[1] = p + piece<F8>(key * 8 + 2 * q + 1);
         value_at = p + PAGE_PIECES / 2 + g * 4 + q;
     }
     __device__ __forceinline__ uint4 key(int j, int half) const
     {
-        return key_at[half][j * 16];
+        return eight<F8>::wide(key_at[half][j * 16]);
     }
     __device__ __forceinline__ uint4 value(int u) const
     {
-        return value_at[u * 32];
+        return eight<F8>::wide(value_at[u * 32]);
     }
 };
 
 /* grid (kv heads, blocks); a warp takes 32 of the block's 128 queries. */
+template <bool F8>
 static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, struct dstep st)
 {
-    __shared__ uint4 sh[PAGES][PAGE_PIECES];
+    typedef typename eight<F8>::bits bits;
+    constexpr int COPIES = PAGE_PIECES * sizeof(bits) / 16; /* of 16 bytes */
+    __shared__ __align__(16) bits sh[PAGES][PAGE_PIECES];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int kv = blockIdx.x, n_q = a.n_head / a.n_kv_head;
     pdl_go();
@@ -399,7 +468,7 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
                 first_hi = min(first_hi, pos);
             }
         }
-        tile_begin(t[m], at);
+        tile_begin<F8>(t[m], at);
     }
     __shared__ int range[2][4];
     first = __reduce_min_sync(~0u, first);
@@ -417,9 +486,10 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
     /* Pages come into shared memory three ahead, for all four warps. */
     auto fetch = [&](int p) {
         if (p <= p1) {
-            const uint4 *from = (const uint4 *)page_of(a, st, sq, p, kv);
-            for (int i = threadIdx.x; i < PAGE_PIECES; i += 128)
-                copy_async(&sh[p % PAGES][piece(i)], from + i);
+            int entry = a.window ? sq.window + p - sq.window0 : sq.full + p;
+            const uint4 *from = (const uint4 *)head_of<F8>(a, st.table[entry], kv);
+            for (int i = threadIdx.x; i < COPIES; i += 128)
+                copy_async((uint4 *)sh[p % PAGES] + piece<F8>(i), from + i);
         }
         asm volatile("cp.async.commit_group;");
     };
@@ -431,8 +501,8 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
         fetch(p + PAGES - 1);
         if (p * KV_PAGE > end || (p + 1) * KV_PAGE <= first)
             continue;
-        page_step<2>(t, shared_page(sh[p % PAGES]), p * KV_PAGE, lo, hi,
-                     p * KV_PAGE >= last_lo && (p + 1) * KV_PAGE <= first_hi + 1);
+        page_step<F8, 2>(t, shared_page<F8>(sh[p % PAGES]), p * KV_PAGE, lo, hi,
+                         p * KV_PAGE >= last_lo && (p + 1) * KV_PAGE <= first_hi + 1);
     }
     for (int m = 0; m < 2; m++)
         tile_end(t[m]);
@@ -453,5 +523,6 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
 
 void k_attn_block(const struct attn_args *a, const struct dstep *st, int n_block, cudaStream_t s)
 {
-    launch(attn_block, dim3(a->n_kv_head, n_block), 128, 0, s, *a, *st);
+    launch(a->pool.f8 ? attn_block<true> : attn_block<false>, dim3(a->n_kv_head, n_block), 128, 0,
+           s, *a, *st);
 }

@@ -3,6 +3,8 @@
  */
 #include "cuda/gemm.h"
 
+#include <cuda_fp8.h>
+
 struct epi_qkv {
     const float *bias;
     float gain;
@@ -37,16 +39,24 @@ struct epi_qkv {
         int pos = __ldg(st.pos + row), page = pos / KV_PAGE, slot = pos % KV_PAGE;
         page = __ldg(st.table + (o.sliding ? __ldg(&sq->window) + page - __ldg(&sq->window0)
                                            : __ldg(&sq->full) + page));
-        __nv_bfloat16 *p = o.pool.p + (size_t)page * o.pool.page +
-                           ((size_t)o.i_layer * o.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
+        size_t at = ((size_t)o.i_layer * o.n_kv_head + kv) * (2 * KV_PAGE * HEAD);
+        uint8_t *p = o.pool.p + (size_t)page * o.pool.page;
         if (is_v) {
-            p += KV_PAGE * HEAD;
-            p[d * KV_PAGE + slot] = __float2bfloat16(lo);
-            p[d2 * KV_PAGE + slot] = __float2bfloat16(hi);
+            at += KV_PAGE * HEAD + slot;
+            put(p, at + d * KV_PAGE, lo);
+            put(p, at + d2 * KV_PAGE, hi);
         } else {
-            p[slot * HEAD + d] = __float2bfloat16(lo);
-            p[slot * HEAD + d2] = __float2bfloat16(hi);
+            at += slot * HEAD;
+            put(p, at + d, lo);
+            put(p, at + d2, hi);
         }
+    }
+    __device__ __forceinline__ void put(uint8_t *p, size_t i, float v) const
+    {
+        if (o.pool.f8)
+            p[i] = __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3);
+        else
+            ((__nv_bfloat16 *)p)[i] = __float2bfloat16(v);
     }
 };
 
