@@ -1,10 +1,12 @@
 /* Times the CPU backend on a checkpoint:
  *
- *     cpu_driver FOLDER [PROMPT=512] [TOKENS=128] [THREADS=0] [f32|bf16] [SEQUENCES=1]
+ *     cpu_driver FOLDER [PROMPT=512] [TOKENS=128] [THREADS=0] [f32|bf16|q8] [SEQUENCES=1] [DEPTH=0]
  *
  * Opens the checkpoint, feeds a prompt of random tokens in chunks of 512, then decodes so many
  * tokens (argmax) of so many sequences together, and prints one line each, with the processor time
- * of all threads as well: that hardly depends on what else the machine does.
+ * of all threads as well: that hardly depends on what else the machine does. With DEPTH the first
+ * page of the prompt is repeated until there are so many positions, and only then decoding begins:
+ * a depth that takes minutes to compute costs as much to read.
  */
 #include "base/clock.h"
 #include "base/file.h"
@@ -59,8 +61,8 @@ static void memory(void)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fprintf(stderr,
-                "usage: cpu_driver FOLDER [PROMPT] [TOKENS] [THREADS] [ARITH] [SEQUENCES]\n");
+        fprintf(stderr, "usage: cpu_driver FOLDER [PROMPT] [TOKENS] [THREADS] [ARITH] [SEQUENCES] "
+                        "[DEPTH]\n");
         return 2;
     }
     int n_prompt = number(argv, argc, 2, 512), n_gen = number(argv, argc, 3, 128);
@@ -76,7 +78,8 @@ int main(int argc, char **argv)
     uint64_t start = clock_ns();
     must(weights_open(argv[1], NULL, &w, &e), &e);
     must(backend_cpu_open(w, &o, &b, &e), &e);
-    int n_page = (n_prompt + n_gen) / PAGE_TOK + 1;
+    int depth = max_int(n_prompt, number(argv, argc, 7, 0) / PAGE_TOK * PAGE_TOK);
+    int n_page = (depth + n_gen) / PAGE_TOK + 1;
     struct kv_plan plan = {.page_tok = PAGE_TOK,
                            .n_full = n_page * n_seq,
                            .n_window = n_page * n_seq,
@@ -115,6 +118,13 @@ int main(int argc, char **argv)
     printf("prefill %d tokens %.1f ms, %.1f tokens/s, processor %.2f ms a token\n",
            n_prompt * n_seq, ms, n_prompt * n_seq / ms * 1e3,
            (cpu_ms() - cpu) / max_int(1, n_prompt * n_seq));
+    for (int i = 0; i < n_page * n_seq && depth > n_prompt; i++) {
+        struct page_pair pair[2] = {{.from = i / n_page * n_page, .to = i}};
+        pair[1] = pair[0];
+        pair[1].window = true;
+        if (i % n_page > 0)
+            b->kv_copy(b, pair, 2);
+    }
     int32_t tok[MAX_SEQ] = {0}, row[MAX_SEQ];
     double worst = 0;
     cpu = cpu_ms();
@@ -125,7 +135,7 @@ int main(int argc, char **argv)
             row[s] = s;
             q[s] = (struct batch_seq){.row0 = s,
                                       .n_row = 1,
-                                      .pos0 = n_prompt + i,
+                                      .pos0 = depth + i,
                                       .full = table + s * n_page,
                                       .window = table + s * n_page};
         }
