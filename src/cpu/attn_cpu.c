@@ -4,6 +4,12 @@
  * keys transposed, so that a vector holds the same dimension of neighbouring keys. A page of a head
  * lies together and is read once for all query heads of the key head.
  *
+ * A row's keys of a full layer are taken in spans of ATTN_SPAN positions, each a chain of softmax
+ * steps of its own, and the spans are joined in ascending order. Where cuts lie depends on
+ * positions alone; so it changes no bit whether one worker takes all spans of a unit (rows and a
+ * key head) or several workers take them, which happens when there are too few units for all
+ * workers.
+ *
  * Slots that a row must not see are never read as numbers: they may hold anything.
  */
 #include "cpu/forward_cpu.h"
@@ -14,7 +20,12 @@
 #include <limits.h>
 #include <math.h>
 
-enum { ATTN_ROWS = 16 }; /* rows that walk over a sequence's pages together */
+enum {
+    ATTN_ROWS = 16,   /* rows that walk over a sequence's pages together */
+    ATTN_SPAN = 1024, /* positions of a full layer whose softmax is one chain */
+    FEW_UNITS = 4,    /* a worker's; where there are fewer, an uneven share matters */
+    PART_FLOATS = 1 << 20
+};
 
 /* ---- pages ------------------------------------------------------------------------------- */
 
@@ -129,80 +140,223 @@ void cpu_kv_put(struct cpu *c, int layer, int head, const float *v, bool is_key)
 
 /* ---- attention --------------------------------------------------------------------------- */
 
-void cpu_attn_carve(struct carve *k, const struct cpu *c, struct scratch *s)
+static struct attn_state state_at(float *p, size_t n, size_t n_q)
 {
-    const struct spec *p = &c->w->spec;
-    size_t n_q = (size_t)(p->n_head / p->n_kv_head), d = (size_t)p->d_head;
-    s->attn_m = cpu_carve(k, ATTN_ROWS * n_q, sizeof(float));
-    s->attn_l = cpu_carve(k, ATTN_ROWS * n_q, sizeof(float));
-    s->attn_acc = cpu_carve(k, ATTN_ROWS * n_q * d, sizeof(float));
+    return (struct attn_state){.m = p, .l = p + n * n_q, .acc = p + 2 * n * n_q};
 }
 
-/* Rows [r0, r0 + n) of one sequence, the query heads of one key head: the rows walk over the pages
- * together, so a page is in L1 when the second row needs it. */
-static void attend(struct cpu *c, int t, int layer, int head, const struct batch_seq *q, int r0,
-                   int n)
+/* Floats of the state of n rows, the query heads of a key head. */
+static size_t state_floats(const struct cpu *c, int n)
 {
     const struct spec *s = &c->w->spec;
-    struct scratch *sc = &c->scratch[t];
-    bool sliding = s->sliding[layer];
+    return (size_t)n * (size_t)(s->n_head / s->n_kv_head) * (size_t)(s->d_head + 2);
+}
+
+void cpu_attn_carve(struct carve *k, const struct cpu *c, struct scratch *s)
+{
+    size_t n = state_floats(c, ATTN_ROWS), n_q = (size_t)(c->w->spec.n_head / c->w->spec.n_kv_head);
+    float *p = cpu_carve(k, 2 * n, sizeof(float));
+    if (!p)
+        return; /* only sizes are wanted */
+    s->attn = state_at(p, ATTN_ROWS, n_q);
+    s->attn_span = state_at(p + n, ATTN_ROWS, n_q);
+}
+
+void cpu_attn_carve_shared(struct carve *k, struct cpu *c)
+{
+    c->part = cpu_carve(k, PART_FLOATS, sizeof(float));
+}
+
+/* Some rows of one sequence and one key head; its query heads attend together. */
+struct unit {
+    const struct batch_seq *q;
+    int layer, head, r0, n, pos0;
+    int window; /* positions that a row sees */
+    int first, n_span;
+};
+
+static int span_pages(const struct cpu *c)
+{
+    return max_int(1, ATTN_SPAN / c->plan.page_tok);
+}
+
+static struct unit unit_of(const struct cpu *c, int layer, int head, const struct batch_seq *q,
+                           int r)
+{
+    const struct spec *s = &c->w->spec;
+    struct unit u = {.q = q,
+                     .layer = layer,
+                     .head = head,
+                     .r0 = q->row0 + r,
+                     .n = min_int(ATTN_ROWS, q->n_row - r),
+                     .pos0 = q->pos0 + r,
+                     .window = s->sliding[layer] ? s->window : INT_MAX,
+                     .n_span = 1};
+    int n_tok = c->plan.page_tok, last = (u.pos0 + u.n - 1) / n_tok;
+    u.first = max_int(0, u.pos0 - (u.window - 1)) / n_tok;
+    if (!s->sliding[layer])
+        u.n_span = last / span_pages(c) + 1;
+    return u;
+}
+
+/* The keys of span i of a unit; the first one counts the sink too. */
+static void attend_span(const struct cpu *c, const struct unit *u, int i,
+                        const struct attn_state *to)
+{
+    const struct spec *s = &c->w->spec;
+    bool sliding = s->sliding[u->layer];
     const struct kv_pool *kv = sliding ? &c->window : &c->full;
-    const int32_t *table = sliding ? q->window : q->full;
+    const int32_t *table = sliding ? u->q->window : u->q->full;
     int n_q = s->n_head / s->n_kv_head, n_tok = c->plan.page_tok, d = s->d_head;
-    size_t q_at = (size_t)(head * n_q) * (size_t)d, ld = (size_t)s->n_head * (size_t)d;
-    size_t state = (size_t)n_q * (size_t)d;
+    size_t q_at = (size_t)(u->head * n_q) * (size_t)d, ld = (size_t)s->n_head * (size_t)d;
+    size_t acc = (size_t)n_q * (size_t)d;
     size_t values = (size_t)n_tok * (size_t)d * (c->arith == ARITH_F32 ? 4 : 2);
-    for (int i = 0; i < n; i++) {
-        for (int h = 0; h < n_q; h++) {
-            sc->attn_m[i * n_q + h] = c->w->layer[layer].sinks[head * n_q + h];
-            sc->attn_l[i * n_q + h] = 1.0f;
-        }
+    for (int h = 0; h < u->n * n_q; h++) {
+        to->m[h] = i == 0 ? c->w->layer[u->layer].sinks[u->head * n_q + h % n_q] : -INFINITY;
+        to->l[h] = i == 0 ? 1.0f : 0.0f;
     }
-    memset(sc->attn_acc, 0, (size_t)n * state * sizeof(float));
-    int pos0 = c->row_pos[r0], window = sliding ? s->window : INT_MAX;
-    int first = max_int(0, pos0 - (window - 1)) / n_tok;
-    for (int page = first; page <= (pos0 + n - 1) / n_tok; page++) {
-        const uint8_t *k = page_head(c, kv, table[page], layer, head);
-        for (int i = 0; i < n; i++) {
-            int lo = max_int(0, pos0 + i - (window - 1)) - page * n_tok;
-            int hi = pos0 + i + 1 - page * n_tok;
-            struct attn a = {.q = c->q + (size_t)(r0 + i) * ld + q_at,
+    memset(to->acc, 0, (size_t)u->n * acc * sizeof(float));
+    int page = u->first, end = (u->pos0 + u->n - 1) / n_tok + 1;
+    if (u->n_span > 1) {
+        page = i * span_pages(c);
+        end = min_int(end, page + span_pages(c));
+    }
+    for (; page < end; page++) {
+        const uint8_t *k = page_head(c, kv, table[page], u->layer, u->head);
+        const uint8_t *next =
+            page + 1 < end ? page_head(c, kv, table[page + 1], u->layer, u->head) : NULL;
+        for (int r = 0; r < u->n; r++) {
+            int lo = max_int(0, u->pos0 + r - (u->window - 1)) - page * n_tok;
+            int hi = u->pos0 + r + 1 - page * n_tok;
+            struct attn a = {.q = c->q + (size_t)(u->r0 + r) * ld + q_at,
                              .k = k,
                              .v = k + values,
+                             .next = next,
                              .n_q = n_q,
                              .d_head = d,
                              .page_tok = n_tok,
                              .lo = max_int(lo, 0),
                              .hi = min_int(hi, n_tok),
-                             .m = sc->attn_m + i * n_q,
-                             .l = sc->attn_l + i * n_q,
-                             .acc = sc->attn_acc + (size_t)i * state};
+                             .m = to->m + r * n_q,
+                             .l = to->l + r * n_q,
+                             .acc = to->acc + (size_t)r * acc};
             if (a.lo >= a.hi)
                 continue;
+            next = NULL;
             if (c->arith == ARITH_F32)
                 c->k.attn_f32(&a);
             else
                 c->k.attn_bf16(&a);
         }
     }
-    for (int i = 0; i < n; i++) {
-        float *acc = sc->attn_acc + (size_t)i * state;
-        for (int h = 0; h < n_q; h++)
-            for (int j = 0; j < d; j++)
-                acc[h * d + j] /= sc->attn_l[i * n_q + h];
-        cpu_acts_put(c, &c->attn, (size_t)(r0 + i), q_at, acc, (int)state);
+}
+
+/* Adds a later span to what `to` has. Rows that saw no key there stay as they are. */
+static void join(const struct cpu *c, const struct unit *u, const struct attn_state *to,
+                 const struct attn_state *span)
+{
+    const struct spec *s = &c->w->spec;
+    int n_q = s->n_head / s->n_kv_head, d = s->d_head;
+    for (int h = 0; h < u->n * n_q; h++) {
+        if (span->l[h] == 0)
+            continue;
+        float m = to->m[h] >= span->m[h] ? to->m[h] : span->m[h];
+        float keep = expf(to->m[h] - m), more = expf(span->m[h] - m);
+        float *acc = to->acc + (size_t)h * (size_t)d;
+        const float *from = span->acc + (size_t)h * (size_t)d;
+        to->m[h] = m;
+        to->l[h] = to->l[h] * keep + span->l[h] * more;
+        for (int j = 0; j < d; j++)
+            acc[j] = acc[j] * keep + from[j] * more;
     }
+}
+
+static void finish(const struct cpu *c, const struct unit *u, const struct attn_state *of)
+{
+    const struct spec *s = &c->w->spec;
+    int n_q = s->n_head / s->n_kv_head, d = s->d_head;
+    for (int h = 0; h < u->n * n_q; h++)
+        for (int j = 0; j < d; j++)
+            of->acc[h * d + j] /= of->l[h];
+    for (int r = 0; r < u->n; r++)
+        cpu_acts_put(c, &c->attn, (size_t)(u->r0 + r), (size_t)(u->head * n_q) * (size_t)d,
+                     of->acc + (size_t)r * (size_t)(n_q * d), n_q * d);
+}
+
+/* The whole of a unit, by one worker. */
+static void attend(const struct cpu *c, struct scratch *sc, const struct unit *u)
+{
+    attend_span(c, u, 0, &sc->attn);
+    for (int i = 1; i < u->n_span; i++) {
+        attend_span(c, u, i, &sc->attn_span);
+        join(c, u, &sc->attn, &sc->attn_span);
+    }
+    finish(c, u, &sc->attn);
+}
+
+/* The unit after *u (the first where u->q is NULL), in the order of the rows; false: there is none.
+ */
+static bool next_unit(const struct cpu *c, int layer, struct unit *u)
+{
+    const struct batch_seq *q = u->q ? u->q : c->b->seq, *end = c->b->seq + c->b->n_seq;
+    int head = u->q ? u->head + 1 : 0, r = u->q ? u->r0 - q->row0 : 0;
+    if (head == c->w->spec.n_kv_head) {
+        head = 0;
+        r += ATTN_ROWS;
+    }
+    while (q < end && r >= q->n_row) {
+        q++;
+        r = 0;
+    }
+    if (q == end)
+        return false;
+    *u = unit_of(c, layer, head, q, r);
+    return true;
+}
+
+/* Are there too few units to keep all workers busy, and spans to deal out instead? What is added
+ * to what in which order is the same either way. */
+static bool deal_spans(const struct cpu *c, int layer)
+{
+    int n_unit = 0, n_span = 0, n_t = pool_size(c->pool);
+    size_t n_float = 0;
+    for (struct unit u = {0}; next_unit(c, layer, &u) && n_unit < FEW_UNITS * n_t;) {
+        n_unit++;
+        n_span = max_int(n_span, u.n_span);
+        n_float += (size_t)u.n_span * state_floats(c, u.n);
+    }
+    return n_unit % n_t != 0 && n_unit < FEW_UNITS * n_t && n_span > 1 && n_float <= PART_FLOATS;
 }
 
 void cpu_attention(struct cpu *c, int t, int layer)
 {
-    const struct spec *s = &c->w->spec;
-    int unit = 0, n_t = pool_size(c->pool);
-    for (int i = 0; i < c->b->n_seq; i++) {
-        const struct batch_seq *q = &c->b->seq[i];
-        for (int r = 0; r < q->n_row; r += ATTN_ROWS)
-            for (int head = 0; head < s->n_kv_head; head++)
-                if (unit++ % n_t == t)
-                    attend(c, t, layer, head, q, q->row0 + r, min_int(ATTN_ROWS, q->n_row - r));
+    int n_t = pool_size(c->pool), item = 0;
+    if (!deal_spans(c, layer)) {
+        for (struct unit u = {0}; next_unit(c, layer, &u);)
+            if (item++ % n_t == t)
+                attend(c, &c->scratch[t], &u);
+        return;
+    }
+    float *part = c->part;
+    size_t n_q = (size_t)(c->w->spec.n_head / c->w->spec.n_kv_head);
+    for (struct unit u = {0}; next_unit(c, layer, &u);)
+        for (int i = 0; i < u.n_span; i++, part += state_floats(c, u.n)) {
+            struct attn_state to = state_at(part, (size_t)u.n, n_q);
+            if (item++ % n_t == t)
+                attend_span(c, &u, i, &to);
+        }
+    pool_sync(c->pool);
+    part = c->part;
+    item = 0;
+    for (struct unit u = {0}; next_unit(c, layer, &u);) {
+        bool mine = item++ % n_t == t;
+        struct attn_state to = state_at(part, (size_t)u.n, n_q);
+        for (int i = 0; i < u.n_span; i++, part += state_floats(c, u.n)) {
+            struct attn_state span = state_at(part, (size_t)u.n, n_q);
+            if (mine && i > 0)
+                join(c, &u, &to, &span);
+        }
+        if (mine)
+            finish(c, &u, &to);
     }
 }

@@ -552,6 +552,7 @@ static void carve_all(struct carve *k, struct cpu *c)
     c->logits = cpu_carve(k, (size_t)c->plan.max_logit_rows, (size_t)p->n_vocab * sizeof(float));
     c->row_seq = cpu_carve(k, R, sizeof *c->row_seq);
     c->row_pos = cpu_carve(k, R, sizeof *c->row_pos);
+    cpu_attn_carve_shared(k, c);
     for (int t = 0; t < n_t; t++) {
         struct scratch unused;
         carve_scratch(k, c, k->base ? &c->scratch[t] : &unused);

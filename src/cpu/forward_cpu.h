@@ -27,18 +27,23 @@ struct dense {
 };
 enum { N_DENSE = 4 }; /* of a layer: q, k, v, o */
 
+/* Where the attention of n rows stands: their query heads of one key head. */
+struct attn_state {
+    float *m, *l; /* [n, heads per key head] maximum and sum */
+    float *acc;   /* [n, heads per key head, d_head] */
+};
+
 /* One worker's own memory. R = max_rows, K = n_active, E = n_expert. */
 struct scratch {
-    float *norm_f;          /* [SMALL_ROWS, d_model] */
-    struct acts norm;       /* [SMALL_ROWS, d_model] */
-    float *router_v;        /* [SMALL_ROWS, E] */
-    float *head;            /* [R, d_head] a key or value head before it goes to the cache */
-    float *attn_m, *attn_l; /* [ATTN_ROWS, heads per key head] */
-    float *attn_acc;        /* [ATTN_ROWS, heads per key head, d_head] */
-    float *pair;            /* [R, 2 * PAIR_CHUNK] */
-    float *swiglu;          /* [PAIR_CHUNK] */
-    float *down;            /* [n_down] */
-    void *tmp;              /* struct mul's */
+    float *norm_f;    /* [SMALL_ROWS, d_model] */
+    struct acts norm; /* [SMALL_ROWS, d_model] */
+    float *router_v;  /* [SMALL_ROWS, E] */
+    float *head;      /* [R, d_head] a key or value head before it goes to the cache */
+    struct attn_state attn, attn_span;
+    float *pair;   /* [R, 2 * PAIR_CHUNK] */
+    float *swiglu; /* [PAIR_CHUNK] */
+    float *down;   /* [n_down] */
+    void *tmp;     /* struct mul's */
     /* Routing of all rows; every worker computes the same. A slot is a (row, expert) pair; slots
      * are numbered expert by expert, so an expert's rows lie together. */
     int32_t *expert;   /* [R, K] */
@@ -86,6 +91,7 @@ struct cpu {
     float *logits;                    /* [max_logit_rows, n_vocab] */
     struct batch_seq const **row_seq; /* [R] */
     int32_t *row_pos;                 /* [R] */
+    float *part;                      /* states of spans that workers deal out */
     struct scratch *scratch;          /* [workers] */
 
     const struct batch *b; /* of the running step */
@@ -120,8 +126,9 @@ void cpu_kv_swap(struct backend *base, const struct page_pair *pair, int n, bool
 /* Puts one head of every row of the step, v [n_row, d_head], into the cache. */
 void cpu_kv_put(struct cpu *c, int layer, int head, const float *v, bool is_key);
 
-/* A worker's own memory for attention, handed out. */
+/* Attention's memory, handed out: a worker's own, and what all share. */
 void cpu_attn_carve(struct carve *k, const struct cpu *c, struct scratch *s);
+void cpu_attn_carve_shared(struct carve *k, struct cpu *c);
 
 /* Worker t's part of the attention of all rows: c->q to c->attn. */
 void cpu_attention(struct cpu *c, int t, int layer);

@@ -86,11 +86,13 @@ struct mul_q8 {
 
 /* Attention of the n_q query heads of one key head over slots [lo, hi) of one page, as one step of
  * an online softmax. Begin a row with m = sink, l = 1, acc = 0: the sink is then simply a key
- * without a value; after the last page the output is acc / l. */
+ * without a value; or with m = -inf, l = 0: no key yet. After the last page the output is acc / l.
+ */
 struct attn {
-    const float *q; /* [n_q, d_head], already times 1/sqrt(d_head) */
-    const void *k;  /* [d_head, page_tok]: transposed, so that keys lie side by side */
-    const void *v;  /* [page_tok, d_head] */
+    const float *q;   /* [n_q, d_head], already times 1/sqrt(d_head) */
+    const void *k;    /* [d_head, page_tok]: transposed, so that keys lie side by side */
+    const void *v;    /* [page_tok, d_head] */
+    const void *next; /* keys and values that will be read next, to be fetched; or NULL */
     int n_q, d_head, page_tok, lo, hi;
     float *m, *l; /* [n_q] maximum and sum so far */
     float *acc;   /* [n_q, d_head] */

@@ -99,8 +99,8 @@ static inline VF vf_round(VF v)
 }
 static inline VF vf_ldexp(VF v, VF n)
 {
-    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+    __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23); /* a NaN's is 0 */
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), e));
 }
 static inline void vf_load2(const float *p, VF *even, VF *odd)
 {
@@ -108,6 +108,18 @@ static inline void vf_load2(const float *p, VF *even, VF *odd)
     __m256 lo = _mm256_permute2f128_ps(a, b, 0x20), hi = _mm256_permute2f128_ps(a, b, 0x31);
     *even = _mm256_shuffle_ps(lo, hi, 0x88);
     *odd = _mm256_shuffle_ps(lo, hi, 0xdd);
+}
+static inline void vf_load2_bf16(const void *p, VF *even, VF *odd)
+{
+    __m256i u = _mm256_loadu_si256((const __m256i *)p);
+    *even = _mm256_castsi256_ps(_mm256_slli_epi32(u, 16));
+    *odd = _mm256_castsi256_ps(_mm256_and_si256(u, _mm256_set1_epi32((int)0xffff0000)));
+}
+static inline void vf_zip(VF *even, VF *odd)
+{
+    VF lo = _mm256_unpacklo_ps(*even, *odd), hi = _mm256_unpackhi_ps(*even, *odd);
+    *even = _mm256_permute2f128_ps(lo, hi, 0x20);
+    *odd = _mm256_permute2f128_ps(lo, hi, 0x31);
 }
 static inline VF vf_round_bf16(VF v)
 {

@@ -114,6 +114,19 @@ static inline void vf_load2(const float *p, VF *even, VF *odd)
     *even = _mm512_permutex2var_ps(a, e, b);
     *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b);
 }
+static inline void vf_load2_bf16(const void *p, VF *even, VF *odd)
+{
+    __m512i u = _mm512_loadu_si512(p);
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32((int)0xffff0000)));
+}
+static inline void vf_zip(VF *even, VF *odd)
+{
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    VF lo = _mm512_permutex2var_ps(*even, first, *odd);
+    *odd = _mm512_permutex2var_ps(*even, _mm512_add_epi32(first, _mm512_set1_epi32(8)), *odd);
+    *even = lo;
+}
 static inline VF vf_round_bf16(VF v)
 {
     return widen((__m256i)_mm512_cvtneps_pbh(v));

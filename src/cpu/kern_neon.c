@@ -104,6 +104,18 @@ static inline void vf_load2(const float *p, VF *even, VF *odd)
     *even = v.val[0];
     *odd = v.val[1];
 }
+static inline void vf_load2_bf16(const void *p, VF *even, VF *odd)
+{
+    uint32x4_t u = vreinterpretq_u32_u16(vld1q_u16(p));
+    *even = vreinterpretq_f32_u32(vshlq_n_u32(u, 16));
+    *odd = vreinterpretq_f32_u32(vandq_u32(u, vdupq_n_u32(0xffff0000)));
+}
+static inline void vf_zip(VF *even, VF *odd)
+{
+    VF lo = vzip1q_f32(*even, *odd);
+    *odd = vzip2q_f32(*even, *odd);
+    *even = lo;
+}
 static inline VF vf_round_bf16(VF v)
 {
     uint32x4_t u = vreinterpretq_u32_f32(v);

@@ -6,7 +6,7 @@
  *   MUL_NR                rows of x that a product tile holds: 4 x MUL_NR accumulators, MUL_NR
  *                         vectors of x and one of w at once in the registers
  *   MUL_IN_NR             the same of the input-major products: 2 x MUL_IN_NR accumulators
- *   ATTN_NQ               query heads that an attention tile holds
+ *   ATTN_NQ               query heads that an attention tile holds, times two vectors
  *   vf_zero() vf_set1(f)  vf_load(p) vf_load_n(p, n) vf_store(p, v) vf_store_n(p, v, n)
  *   vf_load_bf16(p) vf_load_f16(p)     VF_W elements at any address, widened
  *   vf_fma(a, b, c)       a * b + c, rounded once
@@ -16,6 +16,8 @@
  *   vf_round(v)           to the nearest whole number
  *   vf_ldexp(v, n)        v * 2^n for whole n in [-126, 127]
  *   vf_load2(p, &a, &b)   2 * VF_W floats, even ones to a, odd ones to b
+ *   vf_load2_bf16(p, &a, &b)  the same from bf16
+ *   vf_zip(&a, &b)        the inverse: the first VF_W of them to a, the others to b
  *   vf_round_bf16(v)      to the nearest bf16, ties to even, NaN kept
  *   vf_fetch(p)           asks for the cache line at p (any address)
  *   MX_NO_ONE             outputs per tile of MXFP4 rows times a single row, at most MUL_NO_ONE
@@ -51,8 +53,7 @@ enum {
     MUL_NO_ONE = 8, /* the same for a single row: as many chains as the adders' latency needs */
     MANY_IN = 512,  /* inputs, outputs and rows of a block of mul_many */
     MANY_OUT = 128,
-    MANY_ROW = 48,
-    ATTN_BLOCK = 64 /* keys per softmax update; cut at multiples within the page */
+    MANY_ROW = 48
 };
 _Static_assert(MANY_ROW * 4 * (MANY_IN + MANY_OUT * VF_W) <= MUL_TMP_BYTES, "struct mul's tmp");
 
@@ -77,30 +78,23 @@ INLINE VF w_load_n(enum wtype t, const void *p, int n)
 
 /* ---- elementary functions ------------------------------------------------------------------- */
 
-/* e^x within 2 ulp: x = n ln 2 + r, |r| <= 0.35, e^r by its Taylor polynomial (the remainder r^8/8!
- * is below 1e-8). Arguments are held in [-87, 88]: what is beyond never matters here. */
+/* e^x within 2 ulp: x = n ln 2 + r, |r| <= 0.35, e^r by the polynomial of degree 6 whose largest
+ * relative error there is least, 2e-9 (found by reweighted least squares). Arguments are held in
+ * [-87, 88]: what is beyond never matters here. */
 INLINE VF vf_exp(VF x)
 {
     x = vf_min(vf_set1(88.0f), vf_max(vf_set1(-87.0f), x));
     VF n = vf_round(vf_mul(x, vf_set1(1.44269504f)));
     VF r = vf_fma(n, vf_set1(-0.693359375f), x); /* ln 2 in two parts, the first exact in n * it */
     r = vf_fma(n, vf_set1(2.12194440e-4f), r);
-    VF p = vf_set1(1.0f / 5040);
-    p = vf_fma(p, r, vf_set1(1.0f / 720));
-    p = vf_fma(p, r, vf_set1(1.0f / 120));
-    p = vf_fma(p, r, vf_set1(1.0f / 24));
-    p = vf_fma(p, r, vf_set1(1.0f / 6));
+    VF p = vf_set1(0.0013843606f);
+    p = vf_fma(p, r, vf_set1(0.008374196f));
+    p = vf_fma(p, r, vf_set1(0.041668005f));
+    p = vf_fma(p, r, vf_set1(0.1666643f));
     p = vf_fma(p, r, vf_set1(0.5f));
     p = vf_fma(p, r, vf_set1(1.0f));
     p = vf_fma(p, r, vf_set1(1.0f));
     return vf_ldexp(p, n);
-}
-
-static float exp_one(float x)
-{
-    float v[VF_W];
-    vf_store(v, vf_exp(vf_set1(x)));
-    return v[0];
 }
 
 /* ---- products -------------------------------------------------------------------------------- */
@@ -571,137 +565,7 @@ static void combine(float *x, int n, const float *y, size_t ld_y, const int32_t 
     }
 }
 
-/* ---- attention ------------------------------------------------------------------------------- */
-
-/* Scores of nv vectors of keys (n < VF_W keys when nv is 0), slot j on, for nq heads from h. */
-INLINE void attn_score(enum wtype t, int nq, int nv, int n, const struct attn *a, int h, int j,
-                       float s[ATTN_NQ][ATTN_BLOCK], int at)
-{
-    VF acc[ATTN_NQ][4];
-    int vectors = nv ? nv : 1;
-    const uint8_t *k = (const uint8_t *)a->k + (size_t)j * w_bytes(t);
-    const float *q = a->q + (size_t)h * (size_t)a->d_head;
-    UNROLL for (int i = 0; i < nq; i++)
-    {
-        UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = vf_zero();
-    }
-    for (int d = 0; d < a->d_head; d++, k += (size_t)a->page_tok * w_bytes(t)) {
-        VF kv[4];
-        UNROLL for (int v = 0; v < vectors; v++) kv[v] =
-            nv ? w_load(t, k + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, k, n);
-        UNROLL for (int i = 0; i < nq; i++)
-        {
-            VF qv = vf_set1(q[(size_t)i * (size_t)a->d_head + (size_t)d]);
-            UNROLL for (int v = 0; v < vectors; v++) acc[i][v] = vf_fma(qv, kv[v], acc[i][v]);
-        }
-    }
-    UNROLL for (int i = 0; i < nq; i++)
-    {
-        UNROLL for (int v = 0; v < vectors; v++) vf_store(s[i] + at + v * VF_W, acc[i][v]);
-    }
-}
-
-/* acc = acc * keep + sum over j in [lo, hi) of s[j] v[j], for nv vectors of the head's dimensions
- * from d on (n < VF_W dimensions when nv is 0). */
-INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a, int h, int d,
-                       int slot0, int lo, int hi, float s[ATTN_NQ][ATTN_BLOCK], const float *keep)
-{
-    VF acc[ATTN_NQ][4];
-    int vectors = nv ? nv : 1;
-    size_t ld = (size_t)a->d_head;
-    const uint8_t *p = (const uint8_t *)a->v + ((size_t)(slot0 + lo) * ld + (size_t)d) * w_bytes(t);
-    UNROLL for (int i = 0; i < nq; i++)
-    {
-        UNROLL for (int v = 0; v < vectors; v++)
-        {
-            const float *from = a->acc + (size_t)(h + i) * ld + d + v * VF_W;
-            acc[i][v] = vf_mul(nv ? vf_load(from) : vf_load_n(from, n), vf_set1(keep[i]));
-        }
-    }
-    for (int j = lo; j < hi; j++, p += ld * w_bytes(t)) {
-        VF x[4];
-        UNROLL for (int v = 0; v < vectors; v++) x[v] =
-            nv ? w_load(t, p + (size_t)(v * VF_W) * w_bytes(t)) : w_load_n(t, p, n);
-        UNROLL for (int i = 0; i < nq; i++)
-        {
-            UNROLL for (int v = 0; v < vectors; v++) acc[i][v] =
-                vf_fma(vf_set1(s[i][j]), x[v], acc[i][v]);
-        }
-    }
-    UNROLL for (int i = 0; i < nq; i++)
-    {
-        UNROLL for (int v = 0; v < vectors; v++)
-        {
-            float *to = a->acc + (size_t)(h + i) * ld + d + v * VF_W;
-            if (nv)
-                vf_store(to, acc[i][v]);
-            else
-                vf_store_n(to, acc[i][v], n);
-        }
-    }
-}
-
-INLINE void attn_heads(enum wtype t, int nq, const struct attn *a, int h)
-{
-    float s[ATTN_NQ][ATTN_BLOCK], keep[ATTN_NQ];
-    const int nv = nq <= 2 ? 4 : 2; /* enough independent chains for the adders' latency */
-    for (int slot0 = a->lo / ATTN_BLOCK * ATTN_BLOCK; slot0 < a->hi; slot0 += ATTN_BLOCK) {
-        int lo = max_int(a->lo - slot0, 0), hi = min_int(a->hi - slot0, ATTN_BLOCK);
-        int from = lo / VF_W * VF_W, to = (hi + VF_W - 1) / VF_W * VF_W, j = from;
-        for (; j + nv * VF_W <= to && slot0 + j + nv * VF_W <= a->page_tok; j += nv * VF_W)
-            attn_score(t, nq, nv, 0, a, h, slot0 + j, s, j);
-        for (; j < to && slot0 + j + VF_W <= a->page_tok; j += VF_W)
-            attn_score(t, nq, 1, 0, a, h, slot0 + j, s, j);
-        if (j < to)
-            attn_score(t, nq, 0, a->page_tok - slot0 - j, a, h, slot0 + j, s, j);
-        for (int i = 0; i < nq; i++) {
-            for (j = from; j < lo; j++)
-                s[i][j] = -INFINITY;
-            for (j = hi; j < to; j++)
-                s[i][j] = -INFINITY;
-            VF top = vf_set1(a->m[h + i]), sum = vf_zero();
-            for (j = from; j < to; j += VF_W)
-                top = vf_max(top, vf_load(s[i] + j));
-            float m = vf_hmax(top);
-            for (j = from; j < to; j += VF_W) {
-                VF p = vf_exp(vf_sub(vf_load(s[i] + j), vf_set1(m)));
-                vf_store(s[i] + j, p);
-                sum = vf_add(sum, p);
-            }
-            keep[i] = a->m[h + i] == m ? 1.0f : exp_one(a->m[h + i] - m);
-            a->l[h + i] = a->l[h + i] * keep[i] + vf_sum(sum);
-            a->m[h + i] = m;
-        }
-        int d = 0;
-        for (; d + nv * VF_W <= a->d_head; d += nv * VF_W)
-            attn_value(t, nq, nv, 0, a, h, d, slot0, lo, hi, s, keep);
-        for (; d + VF_W <= a->d_head; d += VF_W)
-            attn_value(t, nq, 1, 0, a, h, d, slot0, lo, hi, s, keep);
-        if (d < a->d_head)
-            attn_value(t, nq, 0, a->d_head - d, a, h, d, slot0, lo, hi, s, keep);
-    }
-}
-
-INLINE void attn_any(enum wtype t, const struct attn *a)
-{
-    int h = 0;
-    for (; h + ATTN_NQ <= a->n_q; h += ATTN_NQ)
-        attn_heads(t, ATTN_NQ, a, h);
-    for (; h + 2 <= a->n_q; h += 2)
-        attn_heads(t, 2, a, h);
-    if (h < a->n_q)
-        attn_heads(t, 1, a, h);
-}
-
-static void attn_f32(const struct attn *a)
-{
-    attn_any(W_F32, a);
-}
-
-static void attn_bf16(const struct attn *a)
-{
-    attn_any(W_BF16, a);
-}
+#include "cpu/kern_attn.h"
 
 /* Everything above into the table. */
 static void simd_init(struct cpu_kern *k)

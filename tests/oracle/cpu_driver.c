@@ -126,7 +126,7 @@ int main(int argc, char **argv)
             b->kv_copy(b, pair, 2);
     }
     int32_t tok[MAX_SEQ] = {0}, row[MAX_SEQ];
-    double worst = 0;
+    double worst = 0, best = 1e300;
     cpu = cpu_ms();
     start = clock_ns();
     for (int i = 0; i < n_gen; i++) {
@@ -149,6 +149,7 @@ int main(int argc, char **argv)
         must(b->step(b, &batch, &out, &e), &e);
         ms = clock_ms_since(step);
         worst = ms > worst ? ms : worst;
+        best = ms < best ? ms : best;
         for (int s = 0; s < n_seq; s++) {
             const float *l = out.logits + (size_t)s * (size_t)w->spec.n_vocab;
             tok[s] = 0;
@@ -158,9 +159,9 @@ int main(int argc, char **argv)
     }
     ms = clock_ms_since(start);
     if (n_gen > 0)
-        printf("decode %d tokens %.1f ms, %.1f tokens/s, slowest step %.2f ms, processor %.2f ms a "
-               "token\n",
-               n_gen * n_seq, ms, n_gen * n_seq / ms * 1e3, worst,
+        printf("decode %d tokens %.1f ms, %.1f tokens/s, a step %.2f to %.2f ms, processor %.2f ms "
+               "a token\n",
+               n_gen * n_seq, ms, n_gen * n_seq / ms * 1e3, best, worst,
                (cpu_ms() - cpu) / (n_gen * n_seq));
     memory();
     b->close(b);

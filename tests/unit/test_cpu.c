@@ -430,6 +430,37 @@ static void test_chunks_and_threads(void **state)
     }
 }
 
+/* Deeper than a span of attention (1,024 positions): the reference's logits, and the same bits
+ * whether one worker takes all spans of a key head or three deal them out, whatever the chunks. */
+static void test_depth(void **state)
+{
+    (void)state;
+    enum { N = 1100, PAGE = 16 };
+    static const struct shape deep = {2,  4,  4, 64,   32,           2,       1,
+                                      64, 40, 9, true, EXPERT_MXFP4, DT_BF16, DT_U8};
+    struct model *m = model_new(&deep, 11);
+    size_t n = (size_t)(N * deep.n_vocab);
+    static int32_t tok[N];
+    random_tokens(11, deep.n_vocab, N, tok);
+    float *ref = logits_new(m, N), *a = logits_new(m, N), *b = logits_new(m, N);
+    struct err e = {0};
+    if (forward_ref(&m->w, tok, N, false, ref, &e) < 0)
+        fail_msg("%s", e.msg);
+    for (int arith = ARITH_F32; arith <= last_arith(m); arith++) {
+        run_alone(m, (enum arith)arith, 1, PAGE, 200, tok, N, a);
+        if (arith == ARITH_F32 && error(a, ref, n) > 5e-5)
+            fail_msg("error %g", error(a, ref, n));
+        run_alone(m, (enum arith)arith, 3, PAGE, 7, tok, N, b);
+        same(b, a, n, "dealt out, chunk", 7);
+        run_alone(m, (enum arith)arith, 2, PAGE, 31, tok, N, b);
+        same(b, a, n, "two threads, chunk", 31);
+    }
+    mem_free(ref);
+    mem_free(a);
+    mem_free(b);
+    model_free(m);
+}
+
 /* Several sequences together, with uneven chunks and window pages recycled between them through a
  * pool that is too small otherwise, equal each alone. Fresh pages hold NaN. */
 static void test_batches_and_recycling(void **state)
@@ -728,6 +759,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_reference),
         cmocka_unit_test(test_chunks_and_threads),
+        cmocka_unit_test(test_depth),
         cmocka_unit_test(test_batches_and_recycling),
         cmocka_unit_test(test_poisoned_pages),
         cmocka_unit_test(test_swapped_pages),
