@@ -27,6 +27,8 @@ struct dense {
 };
 enum { N_DENSE = 4 }; /* of a layer: q, k, v, o */
 
+enum { HUGE_PAGE = 2 << 20 };
+
 /* Where the attention of n rows stands: their query heads of one key head. */
 struct attn_state {
     float *m, *l; /* [n, heads per key head] maximum and sum */

@@ -12,18 +12,31 @@ enum {
     ATTN_LINE = 64 /* bytes that a fetch brings */
 };
 
-/* What is asked for while something else is computed: lines from p on, as long as n > 0. */
+/* What is asked for while something else is computed: n lines from p on, one in `every` steps, so
+ * that they come evenly and never fill the queue of misses. */
 struct ahead {
     const uint8_t *p;
-    long n;
+    int n, every, left;
 };
+
+INLINE struct ahead ahead_of(enum wtype t, const struct attn *a)
+{
+    struct ahead f = {.p = a->next, .every = 1};
+    int tiles = (a->n_q + ATTN_NQ - 1) / ATTN_NQ, bytes = (int)w_bytes(t);
+    if (f.p) {
+        f.n = a->d_head * a->page_tok * 2 * bytes / ATTN_LINE;
+        f.every = max_int(1, tiles * (ATTN_LINE / 2) / (VF_W * bytes));
+    }
+    return f;
+}
 
 INLINE void ahead_step(struct ahead *f)
 {
-    if (f->n > 0) {
-        vf_fetch(f->p);
+    if (f->n > 0 && --f->left < 0) {
+        vf_fetch_far(f->p);
         f->p += ATTN_LINE;
         f->n--;
+        f->left = f->every - 1;
     }
 }
 
@@ -113,7 +126,8 @@ INLINE void attn_softmax(const struct attn *a, int h, int n_h, int from, int lo,
 
 /* acc = acc * keep + sum over j in [lo, hi) of s[j] v[j], dimensions from d on as attn_score. */
 INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a, float *out, int d,
-                       int slot0, int lo, int hi, float (*s)[ATTN_BLOCK], const float *keep)
+                       int slot0, int lo, int hi, float (*s)[ATTN_BLOCK], const float *keep,
+                       struct ahead *f)
 {
     VF acc[ATTN_NQ][2];
     const size_t ld = (size_t)a->d_head;
@@ -134,6 +148,7 @@ INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a
     for (int j = lo; j < hi; j++, p += ld * w_bytes(t)) {
         VF x[2];
         attn_load(t, nv, n, p, x);
+        ahead_step(f);
         UNROLL for (int i = 0; i < nq; i++)
         {
             VF sv = vf_set1(s[i][j]);
@@ -154,13 +169,13 @@ INLINE void attn_value(enum wtype t, int nq, int nv, int n, const struct attn *a
 }
 
 INLINE void attn_values(enum wtype t, int nq, const struct attn *a, float *out, int slot0, int lo,
-                        int hi, float (*s)[ATTN_BLOCK], const float *keep)
+                        int hi, float (*s)[ATTN_BLOCK], const float *keep, struct ahead *f)
 {
     int d = 0;
     for (; d + 2 * VF_W <= a->d_head; d += 2 * VF_W)
-        attn_value(t, nq, 2, 0, a, out, d, slot0, lo, hi, s, keep);
+        attn_value(t, nq, 2, 0, a, out, d, slot0, lo, hi, s, keep, f);
     for (; d < a->d_head; d += VF_W)
-        attn_value(t, nq, 1, min_int(VF_W, a->d_head - d), a, out, d, slot0, lo, hi, s, keep);
+        attn_value(t, nq, 1, min_int(VF_W, a->d_head - d), a, out, d, slot0, lo, hi, s, keep, f);
 }
 
 /* Heads of the tile that begins with head h of n. */
@@ -172,9 +187,7 @@ INLINE int attn_nq(int h, int n)
 INLINE void attn_any(enum wtype t, const struct attn *a)
 {
     float s[ATTN_HEADS][ATTN_BLOCK], keep[ATTN_HEADS + VF_W];
-    struct ahead f = {a->next, 0};
-    if (f.p)
-        f.n = (long)((size_t)a->d_head * (size_t)a->page_tok * 2 * w_bytes(t) / ATTN_LINE);
+    struct ahead f = ahead_of(t, a);
     for (int slot0 = a->lo / ATTN_BLOCK * ATTN_BLOCK; slot0 < a->hi; slot0 += ATTN_BLOCK) {
         int lo = max_int(a->lo - slot0, 0), hi = min_int(a->hi - slot0, ATTN_BLOCK);
         int from = lo / VF_W * VF_W, to = (hi + VF_W - 1) / VF_W * VF_W;
@@ -195,11 +208,11 @@ INLINE void attn_any(enum wtype t, const struct attn *a)
                 float *out = a->acc + (size_t)(h + i) * (size_t)a->d_head;
                 nq = attn_nq(i, n_h);
                 if (nq == ATTN_NQ)
-                    attn_values(t, ATTN_NQ, a, out, slot0, lo, hi, s + i, keep + i);
+                    attn_values(t, ATTN_NQ, a, out, slot0, lo, hi, s + i, keep + i, &f);
                 else if (nq == 2)
-                    attn_values(t, 2, a, out, slot0, lo, hi, s + i, keep + i);
+                    attn_values(t, 2, a, out, slot0, lo, hi, s + i, keep + i, &f);
                 else
-                    attn_values(t, 1, a, out, slot0, lo, hi, s + i, keep + i);
+                    attn_values(t, 1, a, out, slot0, lo, hi, s + i, keep + i, &f);
             }
         }
     }

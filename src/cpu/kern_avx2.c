@@ -13,6 +13,7 @@
 #define ATTN_NQ 4
 /* A macro: gcc 12 takes a function that only prefetches for one without effect. */
 #define vf_fetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define vf_fetch_far(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 #define MX_GROUP 2
 #define MX_NO_ONE 4
 

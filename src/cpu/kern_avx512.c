@@ -20,6 +20,7 @@
 #define ATTN_NQ 8
 /* A macro: gcc 12 takes a function that only prefetches for one without effect. */
 #define vf_fetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#define vf_fetch_far vf_fetch
 #define MX_GROUP 1
 #define MX_NO_ONE 8
 

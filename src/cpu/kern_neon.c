@@ -14,6 +14,7 @@
 #define ATTN_NQ 8
 /* A macro: gcc 12 takes a function that only prefetches for one without effect. */
 #define vf_fetch(p) __builtin_prefetch(p)
+#define vf_fetch_far(p) __builtin_prefetch(p, 0, 2)
 #define MX_GROUP 1
 #define MX_NO_ONE 8
 

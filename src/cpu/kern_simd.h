@@ -20,6 +20,7 @@
  *   vf_zip(&a, &b)        the inverse: the first VF_W of them to a, the others to b
  *   vf_round_bf16(v)      to the nearest bf16, ties to even, NaN kept
  *   vf_fetch(p)           asks for the cache line at p (any address)
+ *   vf_fetch_far(p)       the same, to the second level
  *   MX_NO_ONE             outputs per tile of MXFP4 rows times a single row, at most MUL_NO_ONE
  *   MX_GROUP              MXFP4 blocks that are decoded together
  *   vf_mx_load(p, s, n, v)  n <= MX_GROUP blocks of a row, codes p and scale bytes s, exact, to
