@@ -35,11 +35,10 @@
 enum {
     SMALL_ROWS = 4, /* up to so many rows each worker norms all of them for itself */
     SMALL_ROUTER =
-        1 << 14,           /* router weights (and as many floats) that are cheaper than a barrier */
-    OUT_UNIT = 16,         /* outputs are shared out in multiples of this */
-    PAIR_CHUNK = 64,       /* gate/up pairs computed before their SwiGLU: they stay in L1 */
-    DOWN_FLOATS = 1 << 17, /* a worker's buffer for the experts' outputs: half a megabyte */
-    HUGE_PAGE = 2 << 20
+        1 << 14,          /* router weights (and as many floats) that are cheaper than a barrier */
+    OUT_UNIT = 16,        /* outputs are shared out in multiples of this */
+    PAIR_CHUNK = 64,      /* gate/up pairs computed before their SwiGLU: they stay in L1 */
+    DOWN_FLOATS = 1 << 17 /* a worker's buffer for the experts' outputs: half a megabyte */
 };
 
 /* ---- products ---------------------------------------------------------------------------- */
