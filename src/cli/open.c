@@ -221,6 +221,8 @@ void cli_engine_opts(const struct conf *c, struct gloss_engine_opts *o)
                                               : 0;
     o->card_bytes = (uint64_t)(conf_num(c, "gpu-memory-gb") * 1e9);
     o->n_thread = (int)conf_int(c, "threads");
+    o->lock = conf_on(c, "mlock");
+    o->no_dense_cache = !conf_on(c, "dense-cache");
     o->memory_bytes = (uint64_t)(conf_num(c, "memory-gb") * 1e9);
     o->swap_bytes = (uint64_t)(conf_num(c, "swap-gb") * 1e9);
     o->speculate = speculate(c);

@@ -646,6 +646,11 @@ static const struct conf_opt options[] = {
      .cmds = MEASURED, .group = g_model,
      .help = "tokens guessed ahead, as in gloss infer; not here, where made-up prompts lead to "
              "answers that repeat themselves"},
+    {"mlock", NULL, 0, CONF_FLAG, .cmds = RUN, .group = g_model,
+     .help = "on the processor: weights and cache may not leave memory"},
+    {"dense-cache", NULL, 0, CONF_FLAG, .def = "1", .cmds = RUN, .group = g_model,
+     .help = "make the 8-bit matrices of --arith q8 anew at each start, and keep none beside the "
+             "checkpoint or in the user's cache folder"},
     {"check-tensors", NULL, 0, CONF_FLAG, .cmds = OPEN, .group = g_model,
      .help = "read every tensor first and refuse NaN, Inf and scale bytes of 255"},
 

@@ -604,6 +604,8 @@ static status cpu_kv_init(struct backend *base, const struct kv_plan *plan, stru
     }
     k = (struct carve){.base = c->block};
     carve_all(&k, c);
+    if (c->lock)
+        TRY(cpu_lock_cache(c, e));
     c->ready = true;
 out:
     if (st < 0)
@@ -626,65 +628,8 @@ static void cpu_close(struct backend *base)
         return;
     pool_free(c->pool);
     cpu_kv_fini(c);
-    mem_free(c->q8);
+    cpu_dense_close(c);
     mem_free(c);
-}
-
-/* The i-th dense matrix of the model, the unembedding last. */
-static struct dense *dense_at(struct cpu *c, int i)
-{
-    return i < c->w->spec.n_layer * N_DENSE ? &c->dense[i / N_DENSE][i % N_DENSE] : &c->unembed;
-}
-
-static void pack_part(void *arg, int t)
-{
-    struct cpu *c = arg;
-    for (int i = 0; i <= c->w->spec.n_layer * N_DENSE; i++) {
-        const struct dense *d = dense_at(c, i);
-        size_t n_block = (size_t)d->m->n_in / Q8_IN;
-        size_t bytes = (size_t)d->m->n_in * dtype_size(d->m->dtype);
-        int lo, hi;
-        pool_split(d->m->n_out, Q8_OUT, t, pool_size(c->pool), &lo, &hi);
-        for (int o = lo; o < hi; o += Q8_OUT)
-            c->k.q8_pack(d->m->dtype, (const uint8_t *)d->m->p + (size_t)o * bytes, d->m->n_in,
-                         d->q8 + (size_t)(o / Q8_OUT) * n_block);
-        weights_release(c->w, (const uint8_t *)d->m->p + (size_t)lo * bytes,
-                        (size_t)(hi - lo) * bytes);
-    }
-}
-
-/* Copies the dense matrices as blocks of signed bytes. A worker's part of any row must be whole
- * blocks, and its part of the outputs whole tiles. */
-static status pack_dense(struct cpu *c, struct err *e)
-{
-    const struct spec *s = &c->w->spec;
-    size_t n = 0, total;
-    int group = s->n_head / s->n_kv_head * s->d_head;
-    if (s->d_model % Q8_IN || s->d_ff % Q8_IN || group % Q8_IN || s->d_head % Q8_OUT ||
-        s->n_vocab % Q8_OUT)
-        return err_param(e, E_INPUT, "arith",
-                         "arith q8 needs widths (hidden, intermediate, heads of a key head) that "
-                         "are multiples of %d, head width and vocabulary of %d",
-                         Q8_IN, Q8_OUT);
-    for (int i = 0; i <= s->n_layer * N_DENSE; i++) {
-        const struct mat *m = dense_at(c, i)->m;
-        n += (size_t)m->n_out / Q8_OUT * (size_t)(m->n_in / Q8_IN);
-        c->packed_bytes += (size_t)m->n_out * (size_t)m->n_in * dtype_size(m->dtype);
-    }
-    c->q8 = mul_ok(n, sizeof *c->q8, &total) ? mem_aligned(HUGE_PAGE, total) : NULL;
-    if (!c->q8)
-        return err_set(e, E_NOMEM, "out of memory for the 8-bit matrices: %.1f MiB",
-                       (double)n * sizeof *c->q8 / (1 << 20));
-    c->q8_bytes = total;
-    (void)madvise(c->q8, total, MADV_HUGEPAGE); /* fewer page walks; without it slower only */
-    struct q8_block *at = c->q8;
-    for (int i = 0; i <= s->n_layer * N_DENSE; i++) {
-        struct dense *d = dense_at(c, i);
-        d->q8 = at;
-        at += (size_t)d->m->n_out / Q8_OUT * (size_t)(d->m->n_in / Q8_IN);
-    }
-    pool_run(c->pool, pack_part, c);
-    return OK;
 }
 
 static void need_of(struct cpu *c, bool mx, bool in_major, enum dtype t)
@@ -700,7 +645,7 @@ static void need_all(struct cpu *c)
 {
     bool q8 = c->arith == ARITH_Q8;
     for (int i = 0; i <= c->w->spec.n_layer * N_DENSE && !q8; i++)
-        need_of(c, false, false, dense_at(c, i)->m->dtype);
+        need_of(c, false, false, cpu_dense_at(c, i)->m->dtype);
     for (int i = 0; i < c->w->spec.n_layer; i++) {
         const struct layer *l = &c->w->layer[i];
         const struct expert_mat *expert[] = {&l->gate_up, &l->down};
@@ -765,7 +710,10 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
     }
     need_all(c);
     if (c->arith == ARITH_Q8)
-        TRY(pack_dense(c, e));
+        TRY(cpu_dense_open(c, opts->no_dense_cache, e));
+    c->lock = opts->lock;
+    if (c->lock)
+        TRY(cpu_lock(c, e));
     *out = &c->base;
     c = NULL;
 out:

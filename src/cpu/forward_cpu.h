@@ -6,6 +6,7 @@
 
 #include "cpu/kern.h"
 
+#include "base/file.h"
 #include "base/pool.h"
 #include "model/backend.h"
 
@@ -23,7 +24,7 @@ struct acts {
 /* A dense matrix and, for ARITH_Q8, its copy: [n_out/8, n_in/32] or NULL. */
 struct dense {
     const struct mat *m;
-    struct q8_block *q8;
+    const struct q8_block *q8;
 };
 enum { N_DENSE = 4 }; /* of a layer: q, k, v, o */
 
@@ -71,8 +72,10 @@ struct cpu {
     enum arith arith;
     bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
     struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
-    struct q8_block *q8;           /* all copies */
+    struct q8_block *q8;           /* all copies, or NULL where a file holds them */
+    struct file_map q8_file;       /* that file */
     size_t q8_bytes, packed_bytes; /* of the copies, of what they stand for */
+    bool lock;                     /* what steps read may not leave memory */
     double inv[SPEC_MAX_HEAD_DIM / 2], rope_factor;
     int pool_layer[SPEC_MAX_LAYER]; /* a layer's place within the pages of its pool */
 
@@ -113,6 +116,19 @@ struct carve {
     bool overflow;
 };
 void *cpu_carve(struct carve *k, size_t n, size_t size);
+
+/* ---- dense_cpu.c ---- */
+
+/* The i-th dense matrix of the model, the unembedding last. */
+struct dense *cpu_dense_at(struct cpu *c, int i);
+/* For ARITH_Q8: every matrix's copy. A worker's part of any row must be whole blocks, and its part
+ * of the outputs whole tiles: E_INPUT for shapes that are not. */
+MUST_USE status cpu_dense_open(struct cpu *c, bool no_cache, struct err *e);
+void cpu_dense_close(struct cpu *c);
+/* The weights that steps read, read now and kept in memory; the pages of the cache and scratch, as
+ * they are used. E_LIMIT when the process may not. */
+MUST_USE status cpu_lock(struct cpu *c, struct err *e);
+MUST_USE status cpu_lock_cache(struct cpu *c, struct err *e);
 
 /* ---- attn_cpu.c: the key/value pages, and attention over them ---- */
 

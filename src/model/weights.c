@@ -8,6 +8,7 @@
  * one tensor per expert.
  */
 #include "model/weights.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/num.h"
@@ -40,6 +41,9 @@ struct weights_store {
     void **owned; /* [n_owned] widened vectors, realigned matrices, expert tables */
     int n_owned, max_owned;
 };
+
+/* Parts into one name or path. */
+#define NAME(buf, ...) snprintf(buf, sizeof buf, __VA_ARGS__)
 
 /* What loading needs and the finished weights do not. */
 struct loader {
@@ -100,6 +104,34 @@ void weights_release(const struct weights *w, const void *p, size_t n)
 {
     for (int i = 0; w->store && i < w->store->n_file; i++)
         st_release(w->store->file[i], p, n);
+}
+
+static uint64_t mix(uint64_t id, const void *p, size_t n)
+{
+    return hash_sip((struct hash_key){.k0 = id}, p, n);
+}
+
+bool weights_identity(const struct weights *w, uint64_t *id)
+{
+    enum { SAMPLES = 16, SAMPLE_BYTES = 64 };
+    const struct weights_store *s = w->store;
+    *id = 0;
+    for (int i = 0; w->dir && i < s->n_file; i++) {
+        char path[PATH_MAX];
+        struct stat sb;
+        NAME(path, "%s/%s", w->dir, s->name[i]);
+        if (stat(path, &sb) != 0)
+            return false;
+        int64_t about[] = {sb.st_size, sb.st_mtim.tv_sec, sb.st_mtim.tv_nsec};
+        *id = mix(mix(*id, s->name[i], strlen(s->name[i])), about, sizeof about);
+    }
+    for (int i = 0; w->dir && i < s->n_entry; i++) {
+        const struct st_tensor *t = s->entry[i].t;
+        *id = mix(mix(*id, t->name, strlen(t->name)), t->dim, sizeof t->dim);
+        for (size_t k = 0; k < SAMPLES && t->n_bytes >= SAMPLE_BYTES; k++)
+            *id = mix(*id, t->p + (t->n_bytes - SAMPLE_BYTES) / SAMPLES * k, SAMPLE_BYTES);
+    }
+    return w->dir != NULL;
 }
 
 int weights_count(const struct weights *w)
@@ -263,9 +295,6 @@ static status take(struct loader *l, const char *name, bool u8, const int64_t *d
     *t = x->t;
     return OK;
 }
-
-/* Prefix (layer), name and suffix into one tensor name. */
-#define NAME(buf, ...) snprintf(buf, sizeof buf, __VA_ARGS__)
 
 static status not_finite(struct loader *l, const char *name)
 {
@@ -835,10 +864,11 @@ static bool fits_twice(const struct weights_store *s, const char *dir)
     return sysmem_available() / 9 * 4 > n; /* 2.25 of them: the cache needs memory too */
 }
 
-static status open_files(struct weights_store *s, const char *dir, enum load_mode mode,
-                         struct err *e)
+static status open_files(struct weights *w, const char *dir, enum load_mode mode, struct err *e)
 {
+    struct weights_store *s = w->store;
     bool copy = mode == LOAD_HUGE || (mode == LOAD_AUTO && fits_twice(s, dir));
+    w->copied = copy;
     for (int i = 0; i < s->n_file; i++) {
         char path[PATH_MAX];
         if (snprintf(path, sizeof path, "%s/%s", dir, s->name[i]) >= (int)sizeof path)
@@ -871,7 +901,7 @@ static status open_folder(struct weights *w, const char *dir, enum load_mode mod
     st = read_text(dir, index_name, &b, e);
     if (st == E_NOENT) {
         TRY(list_folder(s, dir, e));
-        TRY(open_files(s, dir, mode, e));
+        TRY(open_files(w, dir, mode, e));
         goto out;
     }
     TRY(st);
@@ -880,7 +910,7 @@ static status open_folder(struct weights *w, const char *dir, enum load_mode mod
         TRY(err_set(e, st == E_NOMEM ? st : E_FORMAT, "%s: %s", label, inner.msg));
     const struct json *map = json_get(index, "weight_map");
     TRY(list_index(s, map, label, e));
-    TRY(open_files(s, dir, mode, e));
+    TRY(open_files(w, dir, mode, e));
     TRY(check_index(s, map, label, e));
 out:
     json_free(index);

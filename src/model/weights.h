@@ -55,6 +55,7 @@ struct weights {
     size_t n_bytes;              /* of all tensors in the files */
     size_t n_expert_bytes;       /* of those, expert matrices and their biases */
     char *dir;                   /* folder the files were found in; NULL when from memory */
+    bool copied;                 /* the files are in memory of this process (LOAD_HUGE) */
     struct weights_store *store; /* mappings and widened copies; NULL: the pointers are another's */
 };
 
@@ -87,6 +88,10 @@ MUST_USE status weights_open_memory(const struct weights_blob *, bool check_all,
 void weights_close(struct weights *w);
 /* [p, p + n), part of a tensor, will hardly be read again: mapped pages of it may leave memory. */
 void weights_release(const struct weights *w, const void *p, size_t n);
+
+/* A number for these files as they are: their names, sizes and times of change, the tensors, some
+ * of the matrices' bytes. False when there are no files. */
+MUST_USE bool weights_identity(const struct weights *w, uint64_t *id);
 
 /* The tensors as the files have them, in the order of their names: for those who copy checkpoints.
  */
