@@ -2,7 +2,9 @@
  *
  * Page layout: [layer of the pool][key head][keys [d_head, page_tok], values [page_tok, d_head]]:
  * keys transposed, so that a vector holds the same dimension of neighbouring keys. A page of a head
- * lies together and is read once for all query heads of the key head.
+ * lies together and is read once for all query heads of the key head. With signed bytes (KV_Q8)
+ * the slots' scales follow, those of the keys [page_tok], then those of the values: a slot's vector
+ * is its bytes times max|v| / 127.
  *
  * A row's keys of a full layer are taken in spans of ATTN_SPAN positions, each a chain of softmax
  * steps of its own, and the spans are joined in ascending order. Where cuts lie depends on
@@ -30,12 +32,16 @@ enum {
 
 /* ---- pages ------------------------------------------------------------------------------- */
 
+static size_t element_bytes(const struct cpu *c)
+{
+    return c->kv == KV_F32 ? sizeof(float) : c->kv == KV_Q8 ? sizeof(int8_t) : sizeof(uint16_t);
+}
+
 static size_t page_bytes(const struct cpu *c, int n_layer, int page_tok)
 {
     const struct spec *s = &c->w->spec;
-    size_t element = c->arith == ARITH_F32 ? sizeof(float) : sizeof(uint16_t);
-    return (size_t)n_layer * (size_t)s->n_kv_head * (size_t)s->d_head * 2 * element *
-           (size_t)page_tok;
+    size_t slot = (size_t)s->d_head * element_bytes(c) + (c->kv == KV_Q8 ? sizeof(float) : 0);
+    return (size_t)n_layer * (size_t)s->n_kv_head * 2 * slot * (size_t)page_tok;
 }
 
 void cpu_kv_page_bytes(const struct backend *base, int page_tok, size_t *full, size_t *window)
@@ -112,6 +118,22 @@ static uint8_t *page_head(const struct cpu *c, const struct kv_pool *kv, int pag
            ((size_t)c->pool_layer[layer] * (size_t)s->n_kv_head + (size_t)head) * one;
 }
 
+/* One vector to signed bytes at this slot of a head's page. NaN and Inf become a scale of NaN. */
+static void put_q8(uint8_t *page, size_t d, size_t n_tok, size_t slot, const float *v, bool is_key)
+{
+    int8_t *q = (int8_t *)page + (is_key ? slot : n_tok * d + slot * d);
+    float *scale = (float *)(void *)(page + 2 * n_tok * d) + (is_key ? 0 : n_tok) + slot;
+    float most = 0, sum = 0;
+    for (size_t i = 0; i < d; i++) {
+        most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
+        sum += v[i] - v[i]; /* 0 of any number but those two */
+    }
+    float inverse = most > 0 && sum == 0 ? 127.0f / most : 0;
+    *scale = sum == 0 ? most / 127.0f : NAN;
+    for (size_t i = 0; i < d; i++)
+        q[is_key ? i * n_tok : i] = inverse > 0 ? (int8_t)lrintf(v[i] * inverse) : 0;
+}
+
 void cpu_kv_put(struct cpu *c, int layer, int head, const float *v, bool is_key)
 {
     const struct spec *s = &c->w->spec;
@@ -123,7 +145,9 @@ void cpu_kv_put(struct cpu *c, int layer, int head, const float *v, bool is_key)
         size_t pos = (size_t)c->row_pos[r], slot = pos % n_tok;
         int page = (sliding ? q->window : q->full)[pos / n_tok];
         uint8_t *p = page_head(c, kv, page, layer, head);
-        if (c->arith == ARITH_F32) {
+        if (c->kv == KV_Q8) {
+            put_q8(p, d, n_tok, slot, v, is_key);
+        } else if (c->kv == KV_F32) {
             float *f = (float *)(void *)p;
             if (!is_key)
                 memcpy(f + n_tok * d + slot * d, v, d * sizeof *v);
@@ -213,7 +237,7 @@ static void attend_span(const struct cpu *c, const struct unit *u, int i,
     int n_q = s->n_head / s->n_kv_head, n_tok = c->plan.page_tok, d = s->d_head;
     size_t q_at = (size_t)(u->head * n_q) * (size_t)d, ld = (size_t)s->n_head * (size_t)d;
     size_t acc = (size_t)n_q * (size_t)d;
-    size_t values = (size_t)n_tok * (size_t)d * (c->arith == ARITH_F32 ? 4 : 2);
+    size_t values = (size_t)n_tok * (size_t)d * element_bytes(c);
     for (int h = 0; h < u->n * n_q; h++) {
         to->m[h] = i == 0 ? c->w->layer[u->layer].sinks[u->head * n_q + h % n_q] : -INFINITY;
         to->l[h] = i == 0 ? 1.0f : 0.0f;
@@ -246,10 +270,15 @@ static void attend_span(const struct cpu *c, const struct unit *u, int i,
             if (a.lo >= a.hi)
                 continue;
             next = NULL;
-            if (c->arith == ARITH_F32)
+            if (c->kv == KV_Q8) {
+                a.k_scale = (const float *)(const void *)(k + 2 * values);
+                a.v_scale = a.k_scale + n_tok;
+                c->k.attn_q8(&a);
+            } else if (c->kv == KV_F32) {
                 c->k.attn_f32(&a);
-            else
+            } else {
                 c->k.attn_bf16(&a);
+            }
         }
     }
 }

@@ -15,8 +15,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-enum { HUGE_PAGE = 2 << 20 };
-
 struct dense *cpu_dense_at(struct cpu *c, int i)
 {
     return i < c->w->spec.n_layer * N_DENSE ? &c->dense[i / N_DENSE][i % N_DENSE] : &c->unembed;

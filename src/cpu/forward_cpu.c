@@ -14,9 +14,10 @@
  *
  * Arithmetic. The residual, norms, router, softmax, rotation and combination are float32. Inputs of
  * the other matrix products are float32, rounded to bf16 or blocks of signed bytes (`struct acts`);
- * keys and values are stored as float32 or bf16. Sums are float32. ARITH_Q8 keeps copies of the
- * dense matrices as such blocks, made at open; matrices of experts that are not MXFP4 are then
- * used as with ARITH_BF16. The mapped pages of what was copied are given back.
+ * keys and values are stored as float32, bf16 or signed bytes (enum kv_type). Sums are float32.
+ * ARITH_Q8 keeps copies of the dense matrices as such blocks, made at open; matrices of experts
+ * that are not MXFP4 are then used as with ARITH_BF16. The mapped pages of what was copied are
+ * given back.
  *
  * kv_init allocates everything; step allocates nothing. Called by the engine (or a test), by one
  * thread at a time. Does not check what backend.h makes the engine promise beyond memory safety.
@@ -659,17 +660,16 @@ static void need_all(struct cpu *c)
 
 static status check_opts(const struct backend_opts *o, struct err *e)
 {
-    bool f32 = o->arith == ARITH_F32, q8 = o->arith == ARITH_Q8;
+    bool q8 = o->arith == ARITH_Q8;
     if (o->arith == ARITH_FP8)
         return err_param(e, E_INPUT, "arith",
                          "--arith fp8 is for CUDA cards: here f32, bf16 or q8");
     if (o->dense != DENSE_AUTO && (o->dense == DENSE_Q8) != q8)
         return err_param(e, E_INPUT, "dense",
                          "on the processor 8-bit dense matrices and --arith q8 go together");
-    if (o->kv != KV_AUTO && o->kv != (f32 ? KV_F32 : KV_BF16))
+    if (o->kv == KV_FP8)
         return err_param(e, E_INPUT, "kv-cache-dtype",
-                         "on the processor keys and values are %s under this --arith",
-                         f32 ? "float32" : "bfloat16");
+                         "--kv-cache-dtype fp8 is for CUDA cards: here float32, bfloat16 or q8");
     return OK;
 }
 
@@ -695,6 +695,7 @@ status backend_cpu_open(const struct weights *w, const struct backend_opts *opts
                                .memory = cpu_memory_used};
     c->w = w;
     c->arith = opts->arith;
+    c->kv = opts->kv != KV_AUTO ? opts->kv : opts->arith == ARITH_F32 ? KV_F32 : KV_BF16;
     TRY(check_opts(opts, e));
     TRY(cpu_flags(&flags, e));
     cpu_kern_init(&c->k, flags);

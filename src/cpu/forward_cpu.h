@@ -70,6 +70,7 @@ struct cpu {
     struct cpu_kern k;
     struct pool *pool;
     enum arith arith;
+    enum kv_type kv;     /* F32, BF16 or Q8 */
     bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
     struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
     struct q8_block *q8;           /* all copies, or NULL where a file holds them */

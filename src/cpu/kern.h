@@ -93,6 +93,7 @@ struct attn {
     const void *k;    /* [d_head, page_tok]: transposed, so that keys lie side by side */
     const void *v;    /* [page_tok, d_head] */
     const void *next; /* keys and values that will be read next, to be fetched; or NULL */
+    const float *k_scale, *v_scale; /* [page_tok] attn_q8: what a slot's bytes are multiplied by */
     int n_q, d_head, page_tok, lo, hi;
     float *m, *l; /* [n_q] maximum and sum so far */
     float *acc;   /* [n_q, d_head] */
@@ -144,6 +145,9 @@ struct cpu_kern {
      * max(1, |m|) and max|v| * l for m and acc: a score's own rounding moves its weight by that. */
     void (*attn_f32)(const struct attn *);
     void (*attn_bf16)(const struct attn *);
+    /* The same on signed bytes, k and v in their layouts, each slot with a scale for its keys and
+     * one for its values. */
+    void (*attn_q8)(const struct attn *);
 
     /* Fused multiply-adds in registers alone, n rounds of independent ones: what the other kernels
      * could reach at most. The operations done; out[1] keeps the compiler from skipping them. */

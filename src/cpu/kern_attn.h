@@ -59,6 +59,9 @@ INLINE void attn_score(enum wtype t, int nq, int nv, int n, const struct attn *a
     VF acc[ATTN_NQ][2];
     const size_t d_head = (size_t)a->d_head;
     const uint8_t *k = (const uint8_t *)a->k + (size_t)j * w_bytes(t);
+    VF scale[2];
+    UNROLL for (int v = 0; t == W_I8 && v < nv; v++) scale[v] =
+        nv == 2 || n == VF_W ? vf_load(a->k_scale + j + v * VF_W) : vf_load_n(a->k_scale + j, n);
     UNROLL for (int i = 0; i < nq; i++)
     {
         UNROLL for (int v = 0; v < nv; v++) acc[i][v] = vf_zero();
@@ -77,7 +80,12 @@ INLINE void attn_score(enum wtype t, int nq, int nv, int n, const struct attn *a
     {
         if (nv == 2 && t == W_BF16)
             vf_zip(&acc[i][0], &acc[i][1]);
-        UNROLL for (int v = 0; v < nv; v++) vf_store(s[i] + at + v * VF_W, acc[i][v]);
+        UNROLL for (int v = 0; v < nv; v++)
+        {
+            if (t == W_I8)
+                acc[i][v] = vf_mul(acc[i][v], scale[v]);
+            vf_store(s[i] + at + v * VF_W, acc[i][v]);
+        }
     }
 }
 
@@ -204,6 +212,9 @@ INLINE void attn_any(enum wtype t, const struct attn *a)
                     attn_scores(t, 1, a, q, slot0, from, to, s + i, &f);
             }
             attn_softmax(a, h, n_h, from, lo, hi, to, s, keep);
+            for (int i = 0; t == W_I8 && i < n_h; i++)
+                for (int j = lo; j < hi; j++)
+                    s[i][j] *= a->v_scale[slot0 + j];
             for (int i = 0, nq; i < n_h; i += nq) {
                 float *out = a->acc + (size_t)(h + i) * (size_t)a->d_head;
                 nq = attn_nq(i, n_h);
@@ -226,4 +237,10 @@ static void attn_f32(const struct attn *a)
 static void attn_bf16(const struct attn *a)
 {
     attn_any(W_BF16, a);
+}
+
+/* A score is scaled once it is summed, a weight before it meets its values. */
+static void attn_q8(const struct attn *a)
+{
+    attn_any(W_I8, a);
 }

@@ -60,6 +60,10 @@ static inline VF vf_load_bf16(const void *p)
 {
     return widen(_mm256_loadu_si256((const __m256i *)p));
 }
+static inline VF vf_load_i8(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 static inline VF vf_load_f16(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));

@@ -282,6 +282,12 @@ static void rope(float *x, const float *cos, const float *sin, int half, float s
     }
 }
 
+/* An element of the cache; DT_U8: a signed byte, times its slot's scale. */
+static float cached(enum dtype t, const void *p, size_t at, float scale)
+{
+    return t == DT_U8 ? (float)((const int8_t *)p)[at] * scale : load(t, p, at);
+}
+
 static void attn_any(const struct attn *a, enum dtype t)
 {
     for (int j0 = a->lo; j0 < a->hi; j0 = (j0 / ATTN_BLOCK + 1) * ATTN_BLOCK) {
@@ -291,10 +297,12 @@ static void attn_any(const struct attn *a, enum dtype t)
             float *acc = a->acc + (size_t)h * (size_t)a->d_head;
             float s[ATTN_BLOCK], m = a->m[h], l = a->l[h];
             for (int j = 0; j < n; j++) {
+                float scale = t == DT_U8 ? a->k_scale[j0 + j] : 1;
                 s[j] = 0;
                 for (int d = 0; d < a->d_head; d++)
                     s[j] +=
-                        q[d] * load(t, a->k, (size_t)d * (size_t)a->page_tok + (size_t)(j0 + j));
+                        q[d] *
+                        cached(t, a->k, (size_t)d * (size_t)a->page_tok + (size_t)(j0 + j), scale);
                 if (!(s[j] <= m))
                     m = s[j];
             }
@@ -303,10 +311,11 @@ static void attn_any(const struct attn *a, enum dtype t)
             for (int d = 0; d < a->d_head; d++)
                 acc[d] *= keep;
             for (int j = 0; j < n; j++) {
-                float p = expf(s[j] - m);
+                float p = expf(s[j] - m), scale = t == DT_U8 ? a->v_scale[j0 + j] : 1;
                 l += p;
                 for (int d = 0; d < a->d_head; d++)
-                    acc[d] += p * load(t, a->v, (size_t)(j0 + j) * (size_t)a->d_head + (size_t)d);
+                    acc[d] += p * cached(t, a->v, (size_t)(j0 + j) * (size_t)a->d_head + (size_t)d,
+                                         scale);
             }
             a->m[h] = m;
             a->l[h] = l;
@@ -322,6 +331,11 @@ static void attn_f32(const struct attn *a)
 static void attn_bf16(const struct attn *a)
 {
     attn_any(a, DT_BF16);
+}
+
+static void attn_q8(const struct attn *a)
+{
+    attn_any(a, DT_U8);
 }
 
 static double peak(int n, float *out)
@@ -395,6 +409,7 @@ void kern_c_init(struct cpu_kern *k)
         .rope = rope,
         .attn_f32 = attn_f32,
         .attn_bf16 = attn_bf16,
+        .attn_q8 = attn_q8,
         .peak = peak,
         .peak_bf16 = peak,
         .peak_q8 = peak,

@@ -50,6 +50,13 @@ static inline VF vf_load_bf16(const void *p)
 {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
 }
+static inline VF vf_load_i8(const void *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    int16x8_t h = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(h)));
+}
 static inline VF vf_load_f16(const void *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));

@@ -9,6 +9,7 @@
  *   ATTN_NQ               query heads that an attention tile holds, times two vectors
  *   vf_zero() vf_set1(f)  vf_load(p) vf_load_n(p, n) vf_store(p, v) vf_store_n(p, v, n)
  *   vf_load_bf16(p) vf_load_f16(p)     VF_W elements at any address, widened
+ *   vf_load_i8(p)         the same of signed bytes
  *   vf_fma(a, b, c)       a * b + c, rounded once
  *   vf_add vf_sub vf_mul vf_div
  *   vf_min(a, b) vf_max(a, b)          a NaN in b comes through
@@ -44,7 +45,7 @@
 
 #include <math.h>
 
-enum wtype { W_F32, W_F16, W_BF16, W_MX };
+enum wtype { W_F32, W_F16, W_BF16, W_MX, W_I8 };
 
 enum {
     MX_IN = 32,    /* inputs per MXFP4 block */
@@ -60,12 +61,15 @@ _Static_assert(MANY_ROW * 4 * (MANY_IN + MANY_OUT * VF_W) <= MUL_TMP_BYTES, "str
 
 INLINE size_t w_bytes(enum wtype t)
 {
-    return t == W_F32 ? 4 : 2;
+    return t == W_F32 ? 4 : t == W_I8 ? 1 : 2;
 }
 
 INLINE VF w_load(enum wtype t, const void *p)
 {
-    return t == W_F32 ? vf_load((const float *)p) : t == W_F16 ? vf_load_f16(p) : vf_load_bf16(p);
+    return t == W_F32   ? vf_load((const float *)p)
+           : t == W_F16 ? vf_load_f16(p)
+           : t == W_I8  ? vf_load_i8(p)
+                        : vf_load_bf16(p);
 }
 
 INLINE VF w_load_n(enum wtype t, const void *p, int n)
@@ -73,7 +77,7 @@ INLINE VF w_load_n(enum wtype t, const void *p, int n)
     if (t == W_F32)
         return vf_load_n((const float *)p, n);
     uint16_t h[VF_W] = {0};
-    memcpy(h, p, (size_t)n * sizeof *h);
+    memcpy(h, p, (size_t)n * w_bytes(t));
     return w_load(t, h);
 }
 
@@ -583,6 +587,7 @@ static void simd_init(struct cpu_kern *k)
     k->rope = rope;
     k->attn_f32 = attn_f32;
     k->attn_bf16 = attn_bf16;
+    k->attn_q8 = attn_q8;
     k->peak = peak;
     k->peak_bf16 = peak;
     k->peak_q8 = peak;

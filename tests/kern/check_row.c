@@ -223,36 +223,55 @@ static void check_topk(const struct cpu_kern *c, const struct cpu_kern *k, int f
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-static void (*attn(const struct cpu_kern *k, int bf16))(const struct attn *)
+/* What keys and values are. */
+enum { A_F32, A_BF16, A_Q8 };
+
+static void (*attn(const struct cpu_kern *k, int kind))(const struct attn *)
 {
-    return bf16 ? k->attn_bf16 : k->attn_f32;
+    return kind == A_F32 ? k->attn_f32 : kind == A_BF16 ? k->attn_bf16 : k->attn_q8;
 }
 
-static void *pointer_attn(const struct cpu_kern *k, int bf16)
+static void *pointer_attn(const struct cpu_kern *k, int kind)
 {
-    return (void *)(uintptr_t)attn(k, bf16);
+    return (void *)(uintptr_t)attn(k, kind);
 }
 
-static void *values(size_t n, int bf16)
+static void *values(size_t n, int kind)
 {
-    if (!bf16)
+    if (kind == A_F32)
         return rnd_floats(n, V_NORMAL);
+    if (kind == A_Q8) {
+        int8_t *q = guard_new(n);
+        for (size_t i = 0; i < n; i++)
+            q[i] = (int8_t)((int)rnd(255) - 127);
+        return q;
+    }
     uint16_t *h = guard_new(n * sizeof *h);
     for (size_t i = 0; i < n; i++)
         h[i] = f32_bf16(rnd_value(V_NORMAL));
     return h;
 }
 
-static void poison(void *p, size_t i, int bf16)
+/* Of signed bytes any may stand there: it is the scale that is NaN. */
+static void poison(void *p, size_t i, int kind)
 {
-    if (bf16)
+    if (kind == A_BF16)
         ((uint16_t *)p)[i] = 0x7fc0;
-    else
+    else if (kind == A_F32)
         ((float *)p)[i] = NAN;
 }
 
+/* Scales that make bytes as large as the other kinds' values; NaN outside [lo, hi). */
+static float *scales(int page_tok, int lo, int hi)
+{
+    float *s = guard_new((size_t)page_tok * sizeof *s);
+    for (int j = 0; j < page_tok; j++)
+        s[j] = j < lo || j >= hi ? NAN : (0.5f + (float)rnd(1000) / 1000) / 60;
+    return s;
+}
+
 /* Slots outside [lo, hi) hold NaN: a recycled page's past must not matter. */
-static void attn_one(const struct cpu_kern *c, const struct cpu_kern *k, int bf16, int n_q, int d,
+static void attn_one(const struct cpu_kern *c, const struct cpu_kern *k, int kind, int n_q, int d,
                      int page_tok)
 {
     guard_reset();
@@ -261,11 +280,11 @@ static void attn_one(const struct cpu_kern *c, const struct cpu_kern *k, int bf1
         lo = 0;
     about("%d heads of %d, slots %d to %d of %d", n_q, d, lo, hi, page_tok);
     size_t n_kv = (size_t)d * (size_t)page_tok, n_acc = (size_t)n_q * (size_t)d;
-    void *key = values(n_kv, bf16), *value = values(n_kv, bf16);
+    void *key = values(n_kv, kind), *value = values(n_kv, kind);
     for (int j = 0; j < page_tok; j++) {
         for (int i = 0; i < d && (j < lo || j >= hi); i++) {
-            poison(key, (size_t)i * (size_t)page_tok + (size_t)j, bf16);
-            poison(value, (size_t)j * (size_t)d + (size_t)i, bf16);
+            poison(key, (size_t)i * (size_t)page_tok + (size_t)j, kind);
+            poison(value, (size_t)j * (size_t)d + (size_t)i, kind);
         }
     }
     float *q = rnd_floats(n_acc, V_NORMAL), *acc = rnd_floats(n_acc, V_NORMAL);
@@ -281,6 +300,8 @@ static void attn_one(const struct cpu_kern *c, const struct cpu_kern *k, int bf1
     struct attn a = {.q = q,
                      .k = key,
                      .v = value,
+                     .k_scale = kind == A_Q8 ? scales(page_tok, lo, hi) : NULL,
+                     .v_scale = kind == A_Q8 ? scales(page_tok, lo, hi) : NULL,
                      .n_q = n_q,
                      .d_head = d,
                      .page_tok = page_tok,
@@ -289,14 +310,14 @@ static void attn_one(const struct cpu_kern *c, const struct cpu_kern *k, int bf1
                      .m = m,
                      .l = l,
                      .acc = acc};
-    attn(c, bf16)(&a);
+    attn(c, kind)(&a);
     memcpy(want, acc, n_acc * sizeof *acc);
     memcpy(m1, m, (size_t)n_q * sizeof *m);
     memcpy(l1, l, (size_t)n_q * sizeof *l);
     memcpy(acc, acc0, n_acc * sizeof *acc);
     memcpy(m, m0, (size_t)n_q * sizeof *m);
     memcpy(l, l0, (size_t)n_q * sizeof *l);
-    attn(k, bf16)(&a);
+    attn(k, kind)(&a);
     intact();
     for (int h = 0; h < n_q; h++) {
         /* A score off by s (its own rounding) scales a weight by e^s: allow for |q| |k|. */
@@ -323,19 +344,19 @@ static void attn_one(const struct cpu_kern *c, const struct cpu_kern *k, int bf1
     a.m += h;
     a.l += h;
     a.n_q = 1;
-    attn(k, bf16)(&a);
+    attn(k, kind)(&a);
     if (memcmp(want, a.acc, (size_t)d * sizeof *acc) != 0)
         complain("head %d alone differs", h);
 }
 
-static void check_attn(const struct cpu_kern *c, const struct cpu_kern *k, int bf16)
+static void check_attn(const struct cpu_kern *c, const struct cpu_kern *k, int kind)
 {
     static const int d[] = {2, 10, 16, 24, 30, 64, 80, 128}, heads[] = {1, 2, 3, 5, 8, 9, 16};
     for (size_t i = 0; i < sizeof d / sizeof *d; i++)
         for (size_t j = 0; j < sizeof heads / sizeof *heads; j++)
             for (int page_tok = 1; page_tok <= 256; page_tok *= 2)
                 for (int n = 0; n < 3; n++)
-                    attn_one(c, k, bf16, heads[j], d[i], page_tok);
+                    attn_one(c, k, kind, heads[j], d[i], page_tok);
 }
 
 /* ---- timing: shapes of gpt-oss-20b ----------------------------------------------------------- */
@@ -346,19 +367,21 @@ static float *bench_floats(size_t at)
 }
 
 /* 8 query heads over 4096 keys of one key head, in pages of 64. */
-static void bench_attn(const struct cpu_kern *k, int bf16, double *bytes, double *flops)
+static void bench_attn(const struct cpu_kern *k, int kind, double *bytes, double *flops)
 {
     enum { PAGES = 64, TOK = 64, D = 64, N_Q = 8 };
     static float m[N_Q], l[N_Q], acc[N_Q * D];
-    size_t page = (size_t)TOK * D * (bf16 ? 2 : 4);
+    size_t page = (size_t)TOK * D * (kind == A_F32 ? 4 : kind == A_BF16 ? 2 : 1);
     const uint8_t *kv = bench_block(BENCH_BYTES);
     for (int i = 0; i < N_Q; i++)
         m[i] = l[i] = 1;
     memset(acc, 0, sizeof acc);
     for (int p = 0; p < PAGES; p++)
-        attn(k, bf16)(&(struct attn){.q = bench_floats(1 << 20),
+        attn(k, kind)(&(struct attn){.q = bench_floats(1 << 20),
                                      .k = kv + 2 * (size_t)p * page,
                                      .v = kv + (2 * (size_t)p + 1) * page,
+                                     .k_scale = bench_floats(1 << 21),
+                                     .v_scale = bench_floats(1 << 21),
                                      .n_q = N_Q,
                                      .d_head = D,
                                      .page_tok = TOK,
@@ -431,8 +454,9 @@ const struct kern_case row_cases[] = {
     {"to_bf16", pointer_to_bf16, check_rounding, bench_rounding, 1},
     {"round_bf16", pointer_round_bf16, check_rounding, bench_rounding, 0},
     {"rope", pointer_rope, check_rope, bench_rope, 0},
-    {"attn_f32", pointer_attn, check_attn, bench_attn, 0},
-    {"attn_bf16", pointer_attn, check_attn, bench_attn, 1},
+    {"attn_f32", pointer_attn, check_attn, bench_attn, A_F32},
+    {"attn_bf16", pointer_attn, check_attn, bench_attn, A_BF16},
+    {"attn_q8", pointer_attn, check_attn, bench_attn, A_Q8},
     {"swiglu", pointer_swiglu, check_swiglu, bench_swiglu, 0},
     {"combine", pointer_combine, check_combine, bench_combine, 0},
     {"topk", pointer_topk, check_topk, bench_topk, 0},

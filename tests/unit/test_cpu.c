@@ -176,12 +176,14 @@ static void model_free(struct model *m)
 
 enum { MAX_TOK = 256, MAX_SEQ = 4, MAX_PAGE = 512 };
 
+static enum kv_type kv_in_use = KV_AUTO;
+
 static struct backend *backend(const struct model *m, enum arith arith, int n_thread,
                                const struct kv_plan *plan)
 {
     struct backend *b = NULL;
     struct err e = {0};
-    struct backend_opts o = {.arith = arith, .n_thread = n_thread};
+    struct backend_opts o = {.arith = arith, .n_thread = n_thread, .kv = kv_in_use};
     if (backend_cpu_open(&m->w, &o, &b, &e) < 0 || b->kv_init(b, plan, &e) < 0)
         fail_msg("%s", e.msg);
     return b;
@@ -432,9 +434,8 @@ static void test_chunks_and_threads(void **state)
 
 /* Deeper than a span of attention (1,024 positions): the reference's logits, and the same bits
  * whether one worker takes all spans of a key head or three deal them out, whatever the chunks. */
-static void test_depth(void **state)
+static void depth(bool exact)
 {
-    (void)state;
     enum { N = 1100, PAGE = 16 };
     static const struct shape deep = {2,  4,  4, 64,   32,           2,       1,
                                       64, 40, 9, true, EXPERT_MXFP4, DT_BF16, DT_U8};
@@ -448,7 +449,7 @@ static void test_depth(void **state)
         fail_msg("%s", e.msg);
     for (int arith = ARITH_F32; arith <= last_arith(m); arith++) {
         run_alone(m, (enum arith)arith, 1, PAGE, 200, tok, N, a);
-        if (arith == ARITH_F32 && error(a, ref, n) > 5e-5)
+        if (exact && arith == ARITH_F32 && error(a, ref, n) > 5e-5)
             fail_msg("error %g", error(a, ref, n));
         run_alone(m, (enum arith)arith, 3, PAGE, 7, tok, N, b);
         same(b, a, n, "dealt out, chunk", 7);
@@ -459,6 +460,12 @@ static void test_depth(void **state)
     mem_free(a);
     mem_free(b);
     model_free(m);
+}
+
+static void test_depth(void **state)
+{
+    (void)state;
+    depth(true);
 }
 
 /* Several sequences together, with uneven chunks and window pages recycled between them through a
@@ -556,6 +563,44 @@ static void test_poisoned_pages(void **state)
     mem_free(b);
     model_free(m);
     model_free(bad);
+}
+
+/* A cache of signed bytes keeps every promise of the others (bits that depend on no chunk, thread,
+ * page or company, NaN that comes out), takes little more than half of bf16's bytes, and differs.
+ */
+static void test_q8_cache(void **state)
+{
+    enum { N = 60 };
+    kv_in_use = KV_Q8;
+    test_chunks_and_threads(state);
+    depth(false);
+    test_batches_and_recycling(state);
+    test_poisoned_pages(state);
+    struct model *m = model_new(&shapes[0], 4);
+    size_t n = (size_t)(N * m->w.spec.n_vocab);
+    int32_t tok[N];
+    random_tokens(4, m->w.spec.n_vocab, N, tok);
+    float *exact = logits_new(m, N), *q8 = logits_new(m, N);
+    run_alone(m, ARITH_F32, 2, 16, 33, tok, N, q8);
+    kv_in_use = KV_AUTO;
+    run_alone(m, ARITH_F32, 2, 16, 33, tok, N, exact);
+    double off = error(q8, exact, n);
+    assert_true(off > 1e-5 && isfinite(off));
+    size_t full[2], window[2], d = (size_t)m->w.spec.d_head;
+    for (int i = 0; i < 2; i++) {
+        struct backend_opts o = {.n_thread = 1, .arith = ARITH_BF16, .kv = i ? KV_Q8 : KV_BF16};
+        struct err e = {0};
+        struct backend *b;
+        if (backend_cpu_open(&m->w, &o, &b, &e) < 0)
+            fail_msg("%s", e.msg);
+        b->kv_page_bytes(b, 32, &full[i], &window[i]);
+        b->close(b);
+    }
+    assert_int_equal(full[1] * 2 * d, full[0] * (d + 4));
+    assert_int_equal(window[1] * 2 * d, window[0] * (d + 4));
+    mem_free(exact);
+    mem_free(q8);
+    model_free(m);
 }
 
 /* Pages that went to the host's memory and came back to other pages, after another sequence had
@@ -762,6 +807,7 @@ int main(void)
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_batches_and_recycling),
         cmocka_unit_test(test_poisoned_pages),
+        cmocka_unit_test(test_q8_cache),
         cmocka_unit_test(test_swapped_pages),
         cmocka_unit_test(test_nan_scale),
         cmocka_unit_test(test_refusals),
