@@ -76,6 +76,7 @@ struct gloss_model_opts {
     size_t size;
     int check_tensors; /* read every tensor for NaN, Inf and scale bytes of 255 */
     int load_mode;     /* GLOSS_LOAD_ */
+    int n_layer;       /* only the first so many layers, for measurements; 0: all */
 };
 
 /* Files mapped; copied into pages of 2 MiB; copied if they fit beside the files twice over. */

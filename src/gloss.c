@@ -116,7 +116,7 @@ static status tokenizer_find(gloss_model *m, struct err *e)
     return OK;
 }
 
-static status open_tiny(gloss_model *m, bool check_all, struct err *e)
+static status open_tiny(gloss_model *m, const struct weights_opts *o, struct err *e)
 {
     struct weights_blob blob = {
         .config = tiny_config,
@@ -126,9 +126,11 @@ static status open_tiny(gloss_model *m, bool check_all, struct err *e)
         .tensors = tiny_tensors,
         .n_tensors = (size_t)(tiny_tensors_end - tiny_tensors),
     };
-    status st = weights_open_memory(&blob, check_all, &m->weights, e);
+    status st = weights_open_memory(&blob, o->check_all, &m->weights, e);
     if (st < 0)
         return st;
+    if (o->n_layer > 0)
+        m->weights->spec.n_layer = min_int(m->weights->spec.n_layer, o->n_layer);
     m->name = "tiny";
     return tokenizer_parse(m, tiny_tokenizer, (size_t)(tiny_tokenizer_end - tiny_tokenizer), e);
 }
@@ -155,12 +157,12 @@ gloss_status gloss_model_open(const char *name, const struct gloss_model_opts *o
         return done(err_param(&e, E_INPUT, "load_mode", "load_mode is %d: must be 0 to %d",
                               o.load_mode, GLOSS_LOAD_AUTO),
                     &e, ge);
-    struct weights_opts wo = {.check_all = o.check_tensors, .mode = (enum load_mode)o.load_mode};
+    struct weights_opts wo = {
+        .check_all = o.check_tensors, .mode = (enum load_mode)o.load_mode, .n_layer = o.n_layer};
     gloss_model *m = mem_calloc(1, sizeof *m);
     status st = m ? OK : E_NOMEM;
     if (m)
-        st = strcmp(name, "tiny") == 0 ? open_tiny(m, o.check_tensors, &e)
-                                       : open_folder(m, name, &wo, &e);
+        st = strcmp(name, "tiny") == 0 ? open_tiny(m, &wo, &e) : open_folder(m, name, &wo, &e);
     if (st == OK)
         st = constrain_new(m->vocab, m->weights->spec.n_vocab, &m->constrain);
     if (st < 0)

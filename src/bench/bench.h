@@ -153,7 +153,8 @@ MUST_USE status speed_engine(struct bench *, const struct speed_opts *, struct b
 struct fidelity_opts {
     const char *text; /* [n_text], or NULL: a text of its own */
     size_t n_text;
-    int n_token; /* at most so many of its tokens */
+    int n_token;            /* at most so many of its tokens */
+    struct int_list layers; /* compared after so many first layers each; empty: after all */
 };
 MUST_USE status fidelity_columns(struct sheet *, struct err *e);
 MUST_USE status fidelity_run(struct bench *, const struct fidelity_opts *, struct sheet *,

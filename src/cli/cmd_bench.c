@@ -209,7 +209,12 @@ status cmd_bench_fidelity(struct conf *c, struct err *e)
         o.text = text.p;
         o.n_text = text.n;
     }
+    if (conf_str(c, "layers"))
+        TRY(read_list(c, "layers", &o.layers, e));
     TRY(run_open(&r, c, false, false, e));
+    if (int_list_most(&o.layers) > r.b.info.n_layer)
+        TRY(err_param(e, E_USAGE, "layers", "--layers '%.60s': the model has %d",
+                      conf_str(c, "layers"), r.b.info.n_layer));
     TRY(fidelity_columns(&s, e));
     TRY(fidelity_run(&r.b, &o, &s, e));
     TRY(table_end(c, &s, false, e));

@@ -248,6 +248,8 @@ static const struct conf_opt options[] = {
      .help = "write the CSV to FILE; unset: standard output"},
     {"json", NULL, 0, CONF_FLAG, .cmds = BIT(CMD_BENCH_KERNELS) | BIT(CMD_BENCH_FIDELITY),
      .help = "print the rows as one JSON array"},
+    {"layers", NULL, 0, CONF_STR, "LIST", .cmds = BIT(CMD_BENCH_FIDELITY),
+     .help = "compare after so many first layers, a list; unset: after all"},
     {"text-file", NULL, 0, CONF_STR, "FILE", .cmds = BIT(CMD_BENCH_FIDELITY),
      .help = "the text ('-' is standard input); unset: two short paragraphs of its own"},
     {"num-tokens", NULL, 0, CONF_INT, "N", 1, 1 << 20, .def = "256",
@@ -847,8 +849,12 @@ static const struct conf_cmd commands[N_CMD] = {
          "As CSV: mean and largest Kullback-Leibler divergence of the next token's distribution "
          "from "
          "float32's over a text, how often the likeliest token is the same, and the relative error "
-         "of the logits. The row of f32 compares a second run with the first and must show zeros.",
+         "of the logits; for each arithmetic, type of the cache and of the dense matrices that the "
+         "device has. The row of f32 compares a second run with the first and must show zeros. "
+         "--layers shows how the error grows with depth: the head is then put behind the first "
+         "layers.",
          "gloss bench fidelity\n"
+         "gloss bench fidelity -m synth-20b --layers 1,2,4,8 --num-tokens 64\n"
          "gloss bench fidelity -m gpt-oss-20b --text-file chapter.txt --num-tokens 512"},
     [CMD_BENCH_ENGINE] =
         {"bench engine", "", 0, "what the engine itself costs",

@@ -956,6 +956,8 @@ status weights_open(const char *name, const struct weights_opts *opts, struct we
     TRY(find_folder(name, dir, sizeof dir, e));
     TRY(open_folder(w, dir, opts ? opts->mode : LOAD_MMAP, e));
     TRY(load(w, opts && opts->check_all, e));
+    if (opts && opts->n_layer > 0)
+        w->spec.n_layer = min_int(w->spec.n_layer, opts->n_layer);
     w->dir = mem_strdup(dir);
     if (!w->dir)
         TRY(err_set(e, E_NOMEM, "out of memory"));

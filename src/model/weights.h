@@ -66,6 +66,7 @@ enum load_mode { LOAD_MMAP, LOAD_HUGE, LOAD_AUTO };
 struct weights_opts {
     bool check_all; /* read every tensor for NaN, Inf and scale bytes of 255 */
     enum load_mode mode;
+    int n_layer; /* only the first so many layers, for measurements; 0: all */
 };
 
 /* Opens a checkpoint folder: Hugging Face or original/ layout, the folder of the files or its
