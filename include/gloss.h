@@ -316,7 +316,8 @@ struct gloss_params {
     const char *format_text; /* [n_format_text] */
     size_t n_format_text;
 
-    void *user; /* the caller's own, for gloss_request_user */
+    void *user;          /* the caller's own, for gloss_request_user */
+    int no_prefix_cache; /* computes the whole prompt, whatever the cache holds of it */
 };
 
 enum { GLOSS_EV_TOKEN, GLOSS_EV_FINISH, GLOSS_EV_PROMPT };

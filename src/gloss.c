@@ -653,6 +653,7 @@ static struct request_params params_of(const struct gloss_params *p)
         .tenant = p->tenant,
         .priority = p->priority,
         .deadline_ms = p->deadline_ms,
+        .no_cache = p->no_prefix_cache,
     };
 }
 

@@ -306,8 +306,16 @@ status json_parse(const char *text, size_t n, const struct json_limits *lim, str
     if (!j)
         return refused(text, n, made, &je, e);
     if (made && !all_finite(j)) {
+        const char *key, *bad = "";
+        json_t *v;
+        char name[sizeof e->param];
+        json_object_foreach(j, key, v)
+        {
+            bad = all_finite(v) ? bad : key;
+        }
+        snprintf(name, sizeof name, "%s", bad);
         json_decref(j);
-        return err_set(e, E_INPUT, "invalid JSON: a number is out of range");
+        return err_param(e, E_INPUT, name, "invalid JSON: a number is out of range");
     }
     *root = (struct json *)(void *)j;
     return OK;

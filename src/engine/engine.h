@@ -63,6 +63,7 @@ struct request_params {
     uint64_t tenant;
     int priority;         /* higher first */
     uint64_t deadline_ms; /* from submission; 0: none */
+    bool no_cache;        /* computes the whole prompt */
     void *owner;          /* what engine_ready returns */
 };
 enum { REQUEST_MAX_TOP = 20, REQUEST_MAX_N = 128, REQUEST_MAX_LIST = 4096 };

@@ -117,10 +117,11 @@ static struct prefix_seq view(struct seq *s)
                                .kv = &s->kv};
 }
 
-/* Must every prompt position be computed, because its logits are wanted? */
+/* Must every prompt position be computed, because its logits are wanted, or to measure that? What
+ * was preempted may take its own pages up again. */
 static bool needs_rows(const struct seq *s)
 {
-    return s->request->want != ROWS_NONE ||
+    return s->request->want != ROWS_NONE || (s->request->par.no_cache && !s->front) ||
            (s->request->par.prompt_logprob && s->index == 0 && s->n_sent < s->n_prompt);
 }
 

@@ -133,9 +133,21 @@ static status tokenize_chat(struct server *s, struct exch *x, const struct json 
     struct gen *g = gen_new(s, x, &no_ops, "");
     if (!g)
         return err_set(e, E_NOMEM, "out of memory");
-    status st = ask_prompt(g, root, e);
-    if (st == OK)
-        put_ids(s, b, g->req[0].ids, g->req[0].n_ids);
+    static const char opening[] = "<|start|>assistant";
+    bool open = true;
+    int32_t *last = NULL;
+    size_t n, n_last;
+    status st = OK;
+    TRY(json_get_bool(root, "add_generation_prompt", &open, e));
+    TRY(ask_prompt(g, root, e));
+    TRY(gloss_encode(s->model, opening, sizeof opening - 1, GLOSS_SPECIAL_ALLOW, &last, &n_last,
+                     pub(e)));
+    n = g->req[0].n_ids;
+    if (!open && n > n_last && memcmp(g->req[0].ids + n - n_last, last, n_last * sizeof *last) == 0)
+        n -= n_last;
+    put_ids(s, b, g->req[0].ids, n);
+out:
+    gloss_free(last);
     gen_free(g);
     return st;
 }

@@ -293,6 +293,7 @@ static status read_request(struct gen *g, struct chat *h, struct err *e)
     buf_printf(&h->head, ",\"system_fingerprint\":\"%s\",\"service_tier\":\"default\",",
                g->s->fingerprint);
     TRY(ask_prompt(g, g->root, e));
+    TRY(ask_truncate(g, g->root, e));
 out:
     return st;
 }

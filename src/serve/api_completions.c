@@ -390,19 +390,16 @@ static status add_text(struct gen *g, const struct json *text, int special, stru
     return st;
 }
 
-/* The last `most` tokens when that is more than 0. */
-static status add_list(struct gen *g, const struct json *list, const char *param, int most,
-                       struct err *e)
+static status add_list(struct gen *g, const struct json *list, const char *param, struct err *e)
 {
     int32_t *ids;
     size_t n;
     status st = ask_ids(g->s, list, param, &ids, &n, e);
     if (st < 0)
         return st;
-    size_t skip = most > 0 && n > (size_t)most ? n - (size_t)most : 0;
     if (!n)
         st = err_param(e, E_INPUT, param, "the prompt is empty");
-    else if (gen_add(g, ids + skip, n - skip) < 0)
+    else if (gen_add(g, ids, n) < 0)
         st = err_set(e, E_NOMEM, "out of memory for the prompt");
     mem_free(ids);
     return st;
@@ -412,10 +409,8 @@ static status add_prompts(struct gen *g, const struct json *root, struct err *e)
 {
     const struct json *p = json_get(root, "prompt"), *first = json_at(p, 0);
     bool allow = false;
-    int64_t most = 0;
     status st = OK;
     TRY(json_get_bool(root, "allow_special_tokens", &allow, e));
-    TRY(json_get_int(root, "truncate_prompt_tokens", 1, INT32_MAX, &most, e));
     int special = allow ? GLOSS_SPECIAL_ALLOW : GLOSS_SPECIAL_TEXT;
     if (json_kind(p) == J_STR)
         return add_text(g, p, special, e);
@@ -423,7 +418,7 @@ static status add_prompts(struct gen *g, const struct json *root, struct err *e)
         return err_param(e, E_INPUT, "prompt",
                          "\"prompt\" must be a text, token ids, or a list of these");
     if (json_kind(first) != J_STR && json_kind(first) != J_ARR)
-        return add_list(g, p, "prompt", (int)most, e);
+        return add_list(g, p, "prompt", e);
     if (json_len(p) > MAX_PROMPTS)
         return err_param(e, E_INPUT, "prompt", "%zu prompts; at most %d", json_len(p), MAX_PROMPTS);
     for (size_t i = 0; i < json_len(p); i++) {
@@ -431,7 +426,7 @@ static status add_prompts(struct gen *g, const struct json *root, struct err *e)
         if (json_kind(one) == J_STR)
             TRY(add_text(g, one, special, e));
         else
-            TRY(add_list(g, one, "prompt", (int)most, e));
+            TRY(add_list(g, one, "prompt", e));
     }
 out:
     return st;
@@ -467,6 +462,7 @@ static status read_completion(struct gen *g, struct completion *h, struct err *e
     if (h->echo && !h->logprobs)
         g->p.no_logprobs = 1;
     TRY(add_prompts(g, root, e));
+    TRY(ask_truncate(g, root, e));
     if (g->n_req * g->p.n > MAX_PROMPTS)
         TRY(err_param(e, E_INPUT, "n", "%d answers in all; at most %d", g->n_req * g->p.n,
                       MAX_PROMPTS));
@@ -492,7 +488,7 @@ static status read_generate(struct gen *g, struct completion *h, struct err *e)
     if (json_kind(text) == J_STR && json_absent(ids))
         TRY(add_text(g, text, GLOSS_SPECIAL_TEXT, e));
     else
-        TRY(add_list(g, ids, "input_ids", 0, e));
+        TRY(add_list(g, ids, "input_ids", e));
 out:
     return st;
 }

@@ -2,6 +2,7 @@
  * that makes their libraries raise the right class, and headers that say whether to try again.
  * Messages hold nothing of the server's paths or of other requests.
  */
+#include "serve/put.h"
 #include "serve/server.h"
 
 #include <stdarg.h>
@@ -36,10 +37,10 @@ static void put_body(struct buf *b, int code, const char *name, const char *para
             name = name ? name : kinds[i].name;
         }
     buf_puts(b, "{\"error\":{\"message\":");
-    json_quote(b, msg, strlen(msg));
+    put_text(b, msg, strlen(msg)); /* may be cut within a character */
     buf_printf(b, ",\"type\":\"%s\",\"param\":", type);
     if (param && *param)
-        json_quote(b, param, strlen(param));
+        put_text(b, param, strlen(param));
     else
         buf_puts(b, "null");
     buf_puts(b, ",\"code\":");

@@ -13,6 +13,33 @@ static const struct json_limits limits = {
 
 enum { MAX_STOP = 4, MAX_BIAS = 1024 };
 
+/* The member of the outermost object that has most values, when a text has too many: its name, ""
+ * when there is none. */
+static void find_crowded(const char *s, size_t n, char name[64])
+{
+    size_t key = 0, n_key = 0, values = 0, most = 0;
+    int depth = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (s[i] == '"') {
+            size_t from = i + 1;
+            for (i = from; i < n && s[i] != '"'; i++)
+                i += s[i] == '\\';
+            if (depth == 1 && i + 1 < n && s[i + 1] == ':') {
+                key = from;
+                n_key = i - from;
+                values = 0;
+            }
+        }
+        depth += i < n && (s[i] == '{' || s[i] == '[');
+        depth -= i < n && (s[i] == '}' || s[i] == ']');
+        if (i < n && s[i] == ',' && ++values > most && n_key < 64) {
+            most = values;
+            memcpy(name, s + key, n_key);
+            name[n_key] = '\0';
+        }
+    }
+}
+
 bool ask_body(struct server *s, struct exch *x, struct json **root)
 {
     (void)s;
@@ -20,7 +47,10 @@ bool ask_body(struct server *s, struct exch *x, struct json **root)
     *root = NULL;
     if (json_parse(x->body.p, x->body.n, &limits, root, &e) < 0) {
         int code = e.code == E_NOMEM ? 503 : 400;
-        api_error(x, code, code == 400 ? "invalid_json" : NULL, NULL, "%s", e.msg);
+        if (e.code == E_LIMIT)
+            find_crowded(x->body.p, x->body.n, e.param);
+        api_error(x, code, code == 400 ? "invalid_json" : NULL, e.param[0] ? e.param : NULL, "%s",
+                  e.msg);
         return false;
     }
     if (json_kind(*root) == J_OBJ)
@@ -177,6 +207,15 @@ status ask_ids(struct server *s, const struct json *list, const char *param, int
     return OK;
 }
 
+status ask_truncate(struct gen *g, const struct json *root, struct err *e)
+{
+    int64_t most = INT32_MAX;
+    status st = json_get_int(root, "truncate_prompt_tokens", 1, INT32_MAX, &most, e);
+    if (st == OK)
+        gen_keep_last(g, (size_t)most);
+    return st;
+}
+
 static status read_stop_ids(struct gen *g, const struct json *root, struct err *e)
 {
     const struct json *j = json_get(root, "stop_token_ids");
@@ -248,6 +287,10 @@ static status read_lengths(struct gen *g, const struct json *root, enum ask_kind
     TRY(get_flag(root, "ignore_eos", &ignore_eos, e));
     p->ignore_eos = ignore_eos;
     p->deadline_ms = (uint64_t)g->s->o.request_timeout_ms;
+    bool cache = true;
+    TRY(get_flag(root, "cache-prompt", &cache, e)); /* llama-benchy's spelling */
+    TRY(get_flag(root, "cache_prompt", &cache, e));
+    p->no_prefix_cache = !cache;
 out:
     return st;
 }

@@ -22,6 +22,9 @@ MUST_USE status ask_hold(struct gen *, const struct json *chat, struct err *);
 /* Renders {"messages","tools","response_format",...} and adds the prompt to g. */
 MUST_USE status ask_prompt(struct gen *, const struct json *chat, struct err *);
 
+/* truncate_prompt_tokens, when all prompts are there. */
+MUST_USE status ask_truncate(struct gen *, const struct json *root, struct err *);
+
 /* A list of token ids, checked against the vocabulary. Free with mem_free. */
 MUST_USE status ask_ids(struct server *, const struct json *list, const char *param, int32_t **ids,
                         size_t *n, struct err *);

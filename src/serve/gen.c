@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "base/rng.h"
 #include "serve/put.h"
 
@@ -20,8 +21,9 @@
 
 enum {
     GEN_TEXT_MAX = 256 << 20,
-    AT_ONCE = 64, /* requests named by one look at the engine */
-    BATCH = 1024, /* events of one generation before others have their turn */
+    AT_ONCE = 64,           /* requests named by one look at the engine */
+    BATCH = 1024,           /* events of one generation before others have their turn */
+    FRAME_BYTES = 16 << 10, /* the same for what they became */
     IDLE_POLL_MS = 1000
 };
 
@@ -76,6 +78,18 @@ status gen_add(struct gen *g, const int32_t *ids, size_t n)
     g->n_req++;
     g->n_prompt_tok += (int)n;
     return OK;
+}
+
+void gen_keep_last(struct gen *g, size_t n)
+{
+    for (int i = 0; i < g->n_req; i++) {
+        struct part_req *q = &g->req[i];
+        size_t drop = q->n_ids > n ? q->n_ids - n : 0;
+        memmove(q->ids, q->ids + drop, (q->n_ids - drop) * sizeof *q->ids);
+        q->n_ids -= drop;
+        g->n_prompt_tok -= (int)drop;
+        g->n_fed = min_int(g->n_fed, (int)q->n_ids);
+    }
 }
 
 static void choice_fini(struct choice *c)
@@ -565,14 +579,14 @@ static void take_times(struct gen *g, const struct gloss_event *ev)
     g->t_last = ev->t_ns;
 }
 
-/* Events that are there. True when the generation is over. */
-static bool take_events(struct gen *g)
+/* Events that are there. True when the generation is over; else *more: a turn was not enough. */
+static bool take_events(struct gen *g, bool *more)
 {
     int budget = BATCH;
     for (int i = 0; i < g->n_req && !g->failed; i++) {
         struct part_req *q = &g->req[i];
         struct gloss_event ev;
-        while (q->n_open > 0 && budget-- > 0 && !g->failed &&
+        while (q->n_open > 0 && budget-- > 0 && g->frame.n < FRAME_BYTES && !g->failed &&
                gloss_next(q->r, &ev, 0) == GLOSS_OK) {
             struct choice *c = &g->choice[q->first + ev.index];
             if (ev.kind == GLOSS_EV_PROMPT) {
@@ -585,9 +599,8 @@ static bool take_events(struct gen *g)
                 on_finish(g, c, &ev);
             }
         }
-        if (budget <= 0)
-            put_on_queue(g->s->pump, g);
     }
+    *more = budget <= 0 || g->frame.n >= FRAME_BYTES;
     return g->failed || g->n_open == 0;
 }
 
@@ -659,19 +672,21 @@ static void serve_gen(struct gen *g, bool look_again)
         g->failed = true;
         err_set(&g->err, E_BUSY, "the server is shutting down");
     }
-    bool over = atomic_load(&g->gone) || atomic_load(&g->cancelled) || g->failed;
+    bool over = atomic_load(&g->gone) || atomic_load(&g->cancelled) || g->failed, more = false;
     if (look_again)
         g->behind = false;
     if (!over && !g->behind) {
-        over = take_events(g);
+        over = take_events(g, &more);
         if (!over && g->ops->tick && !g->failed)
             g->ops->tick(g);
         /* the first token leaves at once, whatever --stream-interval says */
         bool first = g->n_unsent && gen_completion_tok(g) == g->n_unsent;
-        if (!over && (first || g->n_unsent >= g->s->o.stream_interval)) {
+        if (!over && (first || g->n_unsent >= g->s->o.stream_interval || more)) {
             flush(g);
             g->n_unsent = 0;
         }
+        if (!over && more && !g->behind) /* else on_room does */
+            put_on_queue(g->s->pump, g);
     }
     if (over)
         end(g); /* unlocks and frees */

@@ -124,6 +124,8 @@ void pump_shut(struct pump *);
 struct gen *gen_new(struct server *, struct exch *, const struct gen_ops *, const char *prefix);
 /* Adds a prompt; the ids are copied. */
 MUST_USE status gen_add(struct gen *, const int32_t *ids, size_t n);
+/* Keeps the last n tokens of every prompt. */
+void gen_keep_last(struct gen *, size_t n);
 /* Submits; the generation belongs to the pump. On failure it was answered and freed. */
 void gen_start(struct gen *);
 /* Instead of gen_start. */

@@ -37,7 +37,9 @@ enum {
     LINGER_MS = 2000,
     MAX_LINGER = 512,
     MAX_CONN = 16384,
-    PING_MS = 15000, /* a stream says something at least that often */
+    PING_MS = 15000,       /* a stream says something at least that often */
+    SEND_BYTES = 64 << 10, /* what the kernel may hold of an answer (it takes twice that): 2.5 MB by
+                              itself, ten thousand tokens for a client who reads none */
     N_EVENT = 256
 };
 
@@ -435,6 +437,8 @@ static enum MHD_Result queue(struct exch *x)
         MHD_add_response_header(r, "Content-Type", x->type);
     if (x->stream)
         MHD_add_response_header(r, "Cache-Control", "no-cache");
+    if (x->last)
+        MHD_add_response_header(r, "Connection", "close");
     MHD_add_response_header(r, "x-request-id", x->id);
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
     for (size_t at = 0; at < x->header.n;) {
@@ -501,6 +505,13 @@ static bool strict_head(struct MHD_Connection *mc, const char *version)
     return w.at && w.at[0] == 0 && w.at[1] == 0;
 }
 
+/* Those libraries take bare LFs around the sizes of chunks, too, and don't show them to us. Who
+ * reads them in another way may see another end of this body, so nothing behind it is a request. */
+static bool ends_unsurely(const struct exch *x)
+{
+    return strncmp(MHD_get_version(), "0.", 2) == 0 && http_header(x, "Transfer-Encoding");
+}
+
 bool http_strict(const struct exch *x)
 {
     return !x->lax;
@@ -518,6 +529,8 @@ static enum MHD_Result begin(struct http *h, struct MHD_Connection *mc, const ch
     *slot = x;
     x->past = !h->o.cert && strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
     x->lax = !strict_head(mc, version);
+    x->last = ends_unsurely(x);
+    c->linger = x->last;
     atomic_fetch_add(&h->n_exch, 1);
     pthread_mutex_lock(&h->lock);
     c->x = x;
@@ -653,8 +666,9 @@ static void open_conn(struct http *h, struct MHD_Connection *mc, void **slot)
     c->fd = info->connect_fd;
     c->phase = PH_HEAD;
     c->since_ns = clock_ns();
-    int on = 1;
+    int on = 1, send_bytes = SEND_BYTES;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof send_bytes);
     pthread_mutex_lock(&h->lock);
     c->next = h->conn;
     if (h->conn)
@@ -759,10 +773,10 @@ static void check_stream(struct conn *c, uint64_t now)
     pthread_mutex_lock(&x->lock);
     if (x->stream && !x->ended && !x->gone) {
         stuck = x->stuck_ns && now > x->stuck_ns + (uint64_t)c->h->o.write_ms * 1000000;
-        if (x->queued && now > x->wrote_ns + PING_MS * 1000000ull) {
-            x->wrote_ns = now;
-            if (x->out.n == x->out_at)
-                x->stuck_ns = now;
+        /* To who doesn't read nothing more is said: a few bytes that the kernel takes are no sign
+         * of life. */
+        if (x->queued && !x->stuck_ns && now > x->wrote_ns + PING_MS * 1000000ull) {
+            x->wrote_ns = x->stuck_ns = now;
             buf_puts(&x->out, ": ping\n\n");
             move(x);
         }

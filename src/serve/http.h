@@ -60,6 +60,7 @@ struct exch {
     size_t body_bytes;  /* received so far */
     bool reading;       /* body still arriving */
     bool lax;           /* its head is not quite HTTP/1.1 (http_strict) */
+    bool last;          /* of its connection, whatever the client wants */
     int status;
     const char *type;  /* content type of the answer */
     struct buf header; /* name NUL value NUL ... */

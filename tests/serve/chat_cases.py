@@ -299,6 +299,26 @@ class Tiny(Case):
         ids = [i for e in events(data) if e for i in e["output_ids"]]
         self.assertEqual(ids, a["output_ids"])
 
+    def test_prompt_fields(self):
+        """cache_prompt, truncate_prompt_tokens, add_generation_prompt: fields of other servers' dialects."""
+        text, s = "word " * 100, self.server
+        cached = [s.chat(text, max_tokens=1, **k)[1]["usage"]["prompt_tokens_details"]["cached_tokens"] for k in ({}, {}, {"cache_prompt": False}, {"cache-prompt": False})]
+        self.assertGreater(cached[1], 200)
+        self.assertEqual(cached[2:], [0, 0])
+        self.assertEqual(s.chat(text, cache_prompt=1)[1]["error"]["param"], "cache_prompt")
+        self.assertEqual(s.chat(text, max_tokens=1, truncate_prompt_tokens=20)[1]["usage"]["prompt_tokens"], 20)
+        for prompt, n in ((text, 7), ([5] * 30, 7), ([text, "a", [5] * 9], 15)):
+            code, a = s.post("/v1/completions", {"prompt": prompt, "max_tokens": 1, "truncate_prompt_tokens": 7})
+            self.assertEqual((code, a["usage"]["prompt_tokens"]), (200, n), a)
+        _, ids = s.post("/tokenize", {"messages": [{"role": "user", "content": "Hi"}]})
+        _, cut = s.post("/tokenize", {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": False})
+        whole = s.post("/detokenize", {"tokens": ids["tokens"]})[1]["prompt"]
+        self.assertEqual(whole, s.post("/detokenize", {"tokens": cut["tokens"]})[1]["prompt"] + "<|start|>assistant")
+
+    def test_error_text_is_cut_between_characters(self):
+        code, answer = self.server.chat(model="x" * 99 + "\u00e9" * 30)
+        self.assertEqual((code, answer["error"]["code"]), (404, "model_not_found"))
+
     def test_tokenizer(self):
         text = "Hello, <|end|> w\u00f6rld"
         _, t = self.server.post("/tokenize", {"prompt": text})
@@ -462,13 +482,7 @@ class Scripted(unittest.TestCase):
 
 class Keys(Case):
     args = ("--api-key", "right", "--api-key", "other", "--served-model-name", "mine", "-a", "two")
-
-    @classmethod
-    def run_control(cls):
-        return None
-
-    def closing_checks(self):
-        self.assertTrue(self.server.alive())
+    key = "right"
 
     def test_keys(self):
         client(self.server, api_key="right").chat.completions.create(model="mine", messages=HI, max_tokens=2)
@@ -530,7 +544,7 @@ class Measures(unittest.TestCase):
         for name, want in (("well formed", [0, 0, 0, 0]), ("call", [0, 0, 0, 0]), ("preamble", [0, 0, 0, 0]), ("unknown channel", [1, 0, 0, 0]),
                            ("double channel", [1, 0, 0, 0]), ("end without start", [0, 1, 0, 0]), ("missing end", [0, 0, 1, 0]),
                            ("constrain inside body", [0, 0, 0, 1]), ("text and return", [1, 0, 0, 0])):
-            with Server(script=[FORMS[name][0]]) as server:
+            with Server(script=[FORMS[name][0]], checked=False) as server:
                 server.chat()
                 self.assertEqual(repairs(server), want, name)
 

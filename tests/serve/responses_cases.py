@@ -265,10 +265,10 @@ class Durable(unittest.TestCase):
         import tempfile
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "responses.db")
-            with Server("--response-store", path, "--api-key", "k") as server:
+            with Server("--response-store", path, "--api-key", "k", key="k") as server:
                 one = client(server, api_key="k").responses.create(model="tiny", input="Hi", max_output_tokens=8,
                                                                    include=["reasoning.encrypted_content"])
-            with Server("--response-store", path, "--api-key", "k", "--api-key", "other") as server:
+            with Server("--response-store", path, "--api-key", "k", "--api-key", "other", key="k") as server:
                 got = client(server, api_key="k").responses.retrieve(one.id)
                 self.assertEqual(parts(got), parts(one))
                 with self.assertRaises(openai.NotFoundError):

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -18,11 +19,20 @@ BASE = {k: v for k, v in os.environ.items() if not k.startswith(("GLOSS", "HF_",
 BASE.update(HOME="/nonexistent", LC_ALL="C.UTF-8")
 
 
-class Server:
-    """`script`: lines (dicts, or texts with control tokens written out) for --scripted."""
+CONTROL = {"messages": [{"role": "user", "content": "Name three colours."}], "seed": 7,
+           "max_tokens": 24, "temperature": 0.8, "logprobs": True}
+SLACK_MEMORY = 96 << 20  # cache pages once used, compiled grammars (64 MB), what the allocator keeps
 
-    def __init__(self, *args, script=None, tls=False, limit_files=None, env=None):
+
+class Server:
+    """`script`: lines (dicts, or texts with control tokens written out) for --scripted. As a context that
+    ends well, it ends with the three closing checks; `key` is then what the control request shows, and
+    `checked` False leaves them out: for servers that the test itself ends."""
+
+    def __init__(self, *args, script=None, tls=False, limit_files=None, env=None, checked=True, key=None):
         self.clients = []
+        self.checked, self.key = checked and not tls, key
+        self.control = script is None or len(script) == 1
         self.dir = tempfile.TemporaryDirectory()
         self.log_path = os.path.join(self.dir.name, "log")
         if script is not None:
@@ -45,7 +55,7 @@ class Server:
                 break
             if self.process.poll() is not None:
                 break
-            time.sleep(0.025)
+            time.sleep(0.005 if "gloss" not in self.log() else 0.02)
         if not self.port:
             raise RuntimeError("the server did not start: " + self.log())
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
@@ -72,10 +82,48 @@ class Server:
         return code
 
     def __enter__(self):
+        if self.checked:
+            self.baseline()
         return self
 
-    def __exit__(self, *_):
-        self.stop()
+    def __exit__(self, kind, *_):
+        try:
+            if self.checked and kind is None:
+                self.closing_checks()
+        finally:
+            self.stop()
+
+    # ---- the closing checks ----
+
+    def run_control(self):
+        status, answer = self.post("/v1/chat/completions", CONTROL, headers={"Authorization": f"Bearer {self.key}"} if self.key else None)
+        assert status == 200, answer
+        c = answer["choices"][0]
+        return c["message"]["content"], c["message"].get("reasoning"), c["logprobs"]
+
+    def baseline(self):
+        """What will be compared."""
+        if self.control:
+            for _ in range(3):
+                self.control = self.run_control()
+        eventually(lambda: self.metric("gloss:connections") <= 1, 5, "the control's connections are closed")
+        self.fds, self.rss = self.descriptors(), self.memory()
+
+    def closing_checks(self, slack=SLACK_MEMORY):
+        """Alive and healthy within a second, a control request bit for bit, resources at the baseline."""
+        self.close_clients()
+        assert self.alive(), self.log()
+        eventually(lambda: self.ask("GET", "/health", timeout=1)[0] == 200, 1, "/health is green")
+        if self.control:
+            again = self.run_control()
+            assert again == self.control, (again, self.control)
+        eventually(lambda: self.metric("gloss:num_requests_running") == 0 and
+                   self.metric("gloss:num_requests_waiting") == 0, 5, "no request is left")
+        eventually(lambda: self.metric("gloss:kv_cache_usage_perc") == 0, 5, "pages are back")
+        eventually(lambda: self.descriptors() <= self.fds + 1, 5,
+                   f"descriptors back at {self.fds}: {self.descriptors()}")
+        eventually(lambda: self.memory() <= self.rss + slack, 5,
+                   f"memory back near {self.rss}: {self.memory()}")
 
     def close_clients(self):
         for c in self.clients:
@@ -150,7 +198,7 @@ class Server:
         return total * 1e-9
 
     def metric(self, name):
-        _, _, data = self.ask("GET", "/metrics")
+        _, _, data = self.ask("GET", "/metrics", headers={"Authorization": f"Bearer {self.key}"} if self.key else None)
         for line in data.decode().splitlines():
             if line.startswith(name + " "):
                 return float(line.split()[1])
@@ -210,50 +258,26 @@ def eventually(check, seconds=5, what="condition"):
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
-CONTROL = {"messages": [{"role": "user", "content": "Name three colours."}], "seed": 7,
-           "max_tokens": 24, "temperature": 0.8, "logprobs": True}
-
-
 class Case(unittest.TestCase):
-    """A server per class (cls.args, cls.script), and the three closing checks after every test:
-    alive and healthy within a second, a control request bit for bit, resources at the baseline."""
+    """A server per class (cls.args, cls.script), and the closing checks after every test."""
 
-    args, script, tls = (), None, False
-    slack_memory = 96 << 20  # cache pages once used, compiled grammars (64 MB), what the allocator keeps
+    args, script, key = (), None, None
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(*cls.args, script=cls.script, tls=cls.tls)
+        cls.server = Server(*cls.args, script=cls.script, key=cls.key)
         cls.addClassCleanup(cls.server.stop)
-        cls.control = None
-        if cls.script is None:
-            for _ in range(3):
-                cls.control = cls.run_control()
-        time.sleep(0.3)
-        cls.fds = cls.server.descriptors()
-        cls.rss = cls.server.memory()
-
-    @classmethod
-    def run_control(cls):
-        status, answer = cls.server.post("/v1/chat/completions", CONTROL)
-        assert status == 200, answer
-        c = answer["choices"][0]
-        return c["message"]["content"], c["message"].get("reasoning"), c["logprobs"]
+        cls.server.baseline()
 
     def tearDown(self):
-        self.closing_checks()
+        self.server.closing_checks()
 
-    def closing_checks(self):
-        s = self.server
-        s.close_clients()
-        self.assertTrue(s.alive(), s.log())
-        eventually(lambda: s.ask("GET", "/health", timeout=1)[0] == 200, 1, "/health is green")
-        if self.control:
-            self.assertEqual(self.run_control(), self.control)
-        eventually(lambda: s.metric("gloss:num_requests_running") == 0 and
-                   s.metric("gloss:num_requests_waiting") == 0, 5, "no request is left")
-        eventually(lambda: s.metric("gloss:kv_cache_usage_perc") == 0, 5, "pages are back")
-        eventually(lambda: s.descriptors() <= self.fds + 1, 5,
-                   f"descriptors back at {self.fds}: {s.descriptors()}")
-        eventually(lambda: s.memory() <= self.rss + self.slack_memory, 5,
-                   f"memory back near {self.rss}: {s.memory()}")
+
+def side_by_side(*groups):
+    """Runs the classes of each group (names in one text) in a process of its own, all at once; what they print
+    in order. Exits with 1 if one failed."""
+    runs = [(g, subprocess.Popen([sys.executable, sys.argv[0], *g.split()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)) for g in groups]
+    outputs = [(g, *p.communicate(), p.returncode) for g, p in runs]
+    for g, text, _, code in outputs:
+        print(f"== {g}: exit {code}\n{text.decode(errors='replace')}", flush=True)
+    sys.exit(any(code for *_, code in outputs))
