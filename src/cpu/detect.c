@@ -14,6 +14,8 @@ _Alignas(64) uint8_t kern_mx_byte[256][2][32];
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t xcr0(void)
 {
@@ -22,8 +24,16 @@ static uint64_t xcr0(void)
     return (uint64_t)hi << 32 | lo;
 }
 
-/* The bits that FLAGS_kern_avx2, _avxvnni and _avx512 of the Makefile let the compiler use, all of
- * them (Intel SDM volume 2, CPUID leaves 1 and 7), and the registers that the system saves. */
+/* Asks Linux for the tiles' 8 KiB of state; threads started later have the permission too. */
+static bool tiles_granted(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
+
+/* The bits that FLAGS_kern_avx2, _avxvnni, _avx512 and _amx of the Makefile let the compiler use,
+ * all of them (Intel SDM volume 2, CPUID leaves 1 and 7), and the registers that the system saves.
+ */
 static unsigned detect(void)
 {
     unsigned a, b, c, d, flags = 0;
@@ -44,7 +54,13 @@ static unsigned detect(void)
     if ((saved & 0xe6) != 0xe6 || (b & need) != need || !(c & bit_AVX512VBMI) ||
         !(c & bit_AVX512VNNI))
         return flags;
-    return one & bit_AVX512BF16 ? flags | CPU_AVX512 : flags;
+    if (!(one & bit_AVX512BF16))
+        return flags;
+    flags |= CPU_AVX512;
+    /* 3 << 17: the tiles' shapes and contents, of which the system grants the latter on request */
+    if ((saved & 3 << 17) == 3 << 17 && d & bit_AMX_TILE && d & bit_AMX_BF16 && tiles_granted())
+        flags |= CPU_AMX;
+    return flags;
 }
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
@@ -71,6 +87,7 @@ status cpu_flags(unsigned *flags, struct err *e)
         {"avx2", CPU_AVX2, CPU_AVX2},
         {"avxvnni", CPU_AVX2 | CPU_AVXVNNI, CPU_AVXVNNI},
         {"avx512", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512, CPU_AVX512},
+        {"amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512 | CPU_AMX, CPU_AMX},
         {"neon", CPU_NEON, CPU_NEON},
         {"dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD},
     };
@@ -89,7 +106,8 @@ status cpu_flags(unsigned *flags, struct err *e)
         return OK;
     }
     return err_param(e, E_INPUT, "GLOSS_CPU",
-                     "GLOSS_CPU=%.20s: must be c, avx2, avxvnni, avx512, neon or dotprod", want);
+                     "GLOSS_CPU=%.20s: must be c, avx2, avxvnni, avx512, amx, neon or dotprod",
+                     want);
 }
 
 static void fill_tables(void)
@@ -117,6 +135,8 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags)
         kern_avxvnni_init(k);
     if (flags & CPU_AVX512)
         kern_avx512_init(k);
+    if (flags & CPU_AMX)
+        kern_amx_init(k);
 #elif defined(__aarch64__)
     if (flags & CPU_NEON)
         kern_neon_init(k);
@@ -130,7 +150,7 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags)
 const char *backend_cpu_features(void)
 {
 #if defined(__x86_64__)
-    return "c avx2 avxvnni avx512";
+    return "c avx2 avxvnni avx512 amx";
 #elif defined(__aarch64__)
     return "c neon dotprod";
 #else

@@ -41,7 +41,7 @@ struct mul {
     bool add;
     void *tmp; /* mul_tmp(n_in) bytes of the worker's own */
 };
-enum { MUL_TMP_OUT = 32, MUL_TMP_BYTES = 1 << 19 };
+enum { MUL_TMP_OUT = 32, MUL_TMP_BYTES = 1 << 20 };
 
 /* Room for the blocks of a product of many rows, or MUL_TMP_OUT decoded outputs. */
 static inline size_t mul_tmp(int n_in)
@@ -60,6 +60,11 @@ struct q8_rows {
     int32_t *sum; /* [n, ld/32] of the block's codes */
     size_t ld;    /* a multiple of 32 */
 };
+
+/* Rows of bf16 in blocks of 32 whole numbers of 16 bits share that struct, but q is [n, 2 * ld]: a
+ * block's high bytes in the order above, then its low ones; x[k] is d * (256 * high + low). d is a
+ * power of two, numbers are in [-16320, 16320], so what is at least a 64th of the block's largest
+ * is exact, and an error is at most 1/16,000 of that largest. */
 
 /* A dense matrix in such blocks, Q8_OUT outputs side by side: w is [n_out/8, n_in/32] of these. */
 struct q8_block {
@@ -104,6 +109,8 @@ struct cpu_kern {
     /* The *_bf16 products run on the processor's own bf16 instructions. Where false, ARITH_BF16
      * rounds activations to bf16 but keeps them as floats for the *_f32 products. */
     bool bf16_dot;
+    /* Not bf16_dot, but MXFP4 meets rounded activations faster as whole numbers: mul_mx_q16. */
+    bool mx_q16;
 
     /* Output-major products, float activations; index: DT_F32, DT_F16, DT_BF16.
      * Tolerance 2e-7 * (2 + sqrt(n_in)) of the mass. */
@@ -118,6 +125,10 @@ struct cpu_kern {
     /* 8-bit activations (ARITH_Q8): the same bits on every set. */
     void (*mul_q8)(const struct mul_q8 *);    /* dense */
     void (*mul_mx_q8)(const struct mul_q8 *); /* MXFP4 */
+    /* The same with rows of 16 bits, and their making: floats, rounded to bf16 first. The same bits
+     * on every set. */
+    void (*mul_mx_q16)(const struct mul_q8 *);
+    void (*to_q16)(const float *x, int n, int8_t *q, float *d, int32_t *sum);
     /* n floats (a multiple of 32) to blocks: d = max|x| / 127, codes to nearest even. The same bits
      * on every set. */
     void (*to_q8)(const float *x, int n, int8_t *q, float *d, int32_t *sum);
@@ -171,11 +182,18 @@ struct cpu_kern {
     void (*topk)(const float *v, int n, int k, int32_t *idx, float *w);
 };
 
-enum cpu_flag { CPU_AVX2 = 1, CPU_AVX512 = 2, CPU_NEON = 4, CPU_AVXVNNI = 8, CPU_DOTPROD = 16 };
+enum cpu_flag {
+    CPU_AVX2 = 1,
+    CPU_AVX512 = 2,
+    CPU_NEON = 4,
+    CPU_AVXVNNI = 8,
+    CPU_DOTPROD = 16,
+    CPU_AMX = 32
+};
 
-/* What this processor and its system support, masked by GLOSS_CPU: c, avx2, avxvnni, avx512, neon
- * or dotprod names the strongest set allowed. E_INPUT for another value, E_DEVICE for a set this
- * processor lacks. */
+/* What this processor and its system support, masked by GLOSS_CPU: c, avx2, avxvnni, avx512, amx,
+ * neon or dotprod names the strongest set allowed. E_INPUT for another value, E_DEVICE for a set
+ * this processor lacks. */
 MUST_USE status cpu_flags(unsigned *flags, struct err *e);
 
 /* Fills every pointer: from kern_c.c, then by each set in `flags`, weakest first. */
@@ -186,6 +204,7 @@ void kern_c_init(struct cpu_kern *k);
 void kern_avx2_init(struct cpu_kern *k);
 void kern_avxvnni_init(struct cpu_kern *k);
 void kern_avx512_init(struct cpu_kern *k);
+void kern_amx_init(struct cpu_kern *k);
 void kern_neon_init(struct cpu_kern *k);
 void kern_dotprod_init(struct cpu_kern *k);
 

@@ -1,12 +1,8 @@
 /* AVX-512 (F, BW, VL, DQ, VBMI, VNNI, BF16): the vocabulary of kern_simd.h on 16 floats, the
  * products on vdpbf16ps, which multiplies 32 pairs of bf16 at once, and those on vpdpbusd.
- *
- * MXFP4 to bf16 costs three instructions per block of 32: bytes to doublewords, a multishift that
- * brings both nibbles into index position, and a word permutation of the table that already
- * contains the scale (kern_mx_bf16). The permutation uses 5 index bits; the tables hold their 16
- * values twice, so whatever the fifth bit is, no mask is needed.
  */
 #include "cpu/kern.h"
+#include "cpu/kern_mx_avx512.h"
 
 #include <immintrin.h>
 #include <stdint.h>
@@ -137,13 +133,6 @@ static inline VF vf_round_bf16(VF v)
     return widen((__m256i)_mm512_cvtneps_pbh(v));
 }
 
-/* 32 codes to the 32 bf16 values of the given table, in order. */
-static inline __m512i mx_bf16(const uint8_t *p, const uint16_t table[32])
-{
-    __m512i d = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-    d = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x0824082008040800), d);
-    return _mm512_permutexvar_epi16(d, _mm512_load_si512(table));
-}
 static inline void vf_mx_load(const uint8_t *p, const uint8_t *s, int n, VF v[2])
 {
     (void)n;
@@ -342,6 +331,7 @@ void kern_avx512_init(struct cpu_kern *k)
     q8_init(k);
     k->name = "avx512";
     k->bf16_dot = true;
+    k->mx_q16 = false;
     k->mul_bf16 = mul_bf16;
     k->mul_mx_bf16 = mul_mx_bf16;
     k->to_bf16 = to_bf16;

@@ -281,6 +281,7 @@ int main(int argc, char **argv)
         {"avx2", CPU_AVX2, CPU_AVX2},
         {"avxvnni", CPU_AVX2 | CPU_AVXVNNI, CPU_AVXVNNI},
         {"avx512", CPU_AVX2 | CPU_AVX512, CPU_AVX512},
+        {"amx", CPU_AVX2 | CPU_AVX512 | CPU_AMX, CPU_AMX},
         {"neon", CPU_NEON, CPU_NEON},
         {"dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD},
     };
