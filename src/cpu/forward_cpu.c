@@ -13,7 +13,8 @@
  * and routes all of them for itself: that costs less than a barrier.
  *
  * Arithmetic. The residual, norms, router, softmax, rotation and combination are float32. Inputs of
- * the other matrix products are float32, rounded to bf16 or blocks of signed bytes (`struct acts`);
+ * the other matrix products are float32, rounded to bf16 (for MXFP4 perhaps as whole numbers of 16
+ * bits) or blocks of signed bytes (`struct acts`);
  * keys and values are stored as float32, bf16 or signed bytes (enum kv_type). Sums are float32.
  * ARITH_Q8 keeps copies of the dense matrices as such blocks, made at open; matrices of experts
  * that are not MXFP4 are then used as with ARITH_BF16. The mapped pages of what was copied are
@@ -55,7 +56,8 @@ void cpu_acts_put(const struct cpu *c, const struct acts *a, size_t row, size_t 
 {
     size_t at = row * a->ld + col;
     if (a->q.q)
-        c->k.to_q8(v, n, a->q.q + at, a->q.d + at / Q8_IN, a->q.sum + at / Q8_IN);
+        (c->wide ? c->k.to_q16 : c->k.to_q8)(v, n, a->q.q + at * a->q_size, a->q.d + at / Q8_IN,
+                                             a->q.sum + at / Q8_IN);
     if (a->h)
         c->k.to_bf16(v, n, a->h + at);
     if (a->f && c->arith != ARITH_F32)
@@ -71,7 +73,8 @@ static struct acts acts_at(const struct acts *a, size_t row)
     at.f = a->f ? a->f + n : NULL;
     at.h = a->h ? a->h + n : NULL;
     if (a->q.q)
-        at.q = (struct q8_rows){a->q.q + n, a->q.d + n / Q8_IN, a->q.sum + n / Q8_IN, a->q.ld};
+        at.q = (struct q8_rows){a->q.q + n * a->q_size, a->q.d + n / Q8_IN, a->q.sum + n / Q8_IN,
+                                a->q.ld};
     return at;
 }
 
@@ -142,11 +145,11 @@ static void mul_expert(const struct cpu *c, const struct expert_mat *w, int e, i
     bool h = wants_h(c, mx, w->dtype) && w->layout != EXPERT_IN_MAJOR;
     struct mul m = mul_of(io, h, w->n_in, o0, o1);
     size_t n_block = (size_t)w->n_in / 32;
-    if (mx && c->arith == ARITH_Q8) {
+    if (mx && c->need_q & USE_EXPERT) {
         struct mul_q8 q = mul_q8_of(io, w->n_in, o0, o1);
         q.w = w->blocks[e] + (size_t)o0 * n_block * 16;
         q.scale = w->scales[e] + (size_t)o0 * n_block;
-        c->k.mul_mx_q8(&q);
+        (c->wide ? c->k.mul_mx_q16 : c->k.mul_mx_q8)(&q);
         return;
     }
     switch (w->layout) {
@@ -305,7 +308,7 @@ static void phase_gate_up(struct cpu *c, int t, int layer, const struct acts *x)
     const struct layer *l = &c->w->layer[layer];
     struct scratch *sc = &c->scratch[t];
     int lo, hi;
-    int unit = c->arith == ARITH_Q8 ? Q8_IN : OUT_UNIT / 2;
+    int unit = c->need_q & USE_EXPERT ? Q8_IN : OUT_UNIT / 2;
     pool_split(s->d_ff, unit, t, pool_size(c->pool), &lo, &hi);
     for (int e = 0; e < s->n_expert; e++) {
         int slot0 = sc->first[e], n = sc->first[e + 1] - slot0;
@@ -495,16 +498,18 @@ void *cpu_carve(struct carve *k, size_t n, size_t size)
     return k->base ? k->base + at : NULL;
 }
 
-static void carve_acts(struct carve *k, const struct cpu *c, struct acts *a, size_t rows, size_t ld)
+static void carve_acts(struct carve *k, const struct cpu *c, struct acts *a, size_t rows, size_t ld,
+                       unsigned use)
 {
     size_t n = 0;
     k->overflow |= !mul_ok(rows, ld, &n);
     a->ld = ld;
-    a->f = c->need_f ? cpu_carve(k, n, sizeof *a->f) : NULL;
-    a->h = c->need_h ? cpu_carve(k, n, sizeof *a->h) : NULL;
+    a->f = c->need_f & use ? cpu_carve(k, n, sizeof *a->f) : NULL;
+    a->h = c->need_h & use ? cpu_carve(k, n, sizeof *a->h) : NULL;
     a->q = (struct q8_rows){.ld = ld};
-    if (c->arith == ARITH_Q8) {
-        a->q.q = cpu_carve(k, n, sizeof *a->q.q);
+    a->q_size = c->wide ? 2 : 1;
+    if (c->need_q & use) {
+        a->q.q = cpu_carve(k, n, a->q_size);
         a->q.d = cpu_carve(k, n / Q8_IN, sizeof *a->q.d);
         a->q.sum = cpu_carve(k, n / Q8_IN, sizeof *a->q.sum);
     }
@@ -516,7 +521,7 @@ static void carve_scratch(struct carve *k, const struct cpu *c, struct scratch *
     size_t R = (size_t)c->plan.max_rows, K = (size_t)p->n_active, E = (size_t)p->n_expert;
     size_t d = (size_t)p->d_model, dh = (size_t)p->d_head;
     s->norm_f = cpu_carve(k, SMALL_ROWS * d, sizeof(float));
-    carve_acts(k, c, &s->norm, SMALL_ROWS, d);
+    carve_acts(k, c, &s->norm, SMALL_ROWS, d, USE_DENSE | USE_EXPERT);
     s->router_v = cpu_carve(k, SMALL_ROWS * E, sizeof(float));
     s->head = cpu_carve(k, R * dh, sizeof(float));
     cpu_attn_carve(k, c, s);
@@ -544,11 +549,11 @@ static void carve_all(struct carve *k, struct cpu *c)
     c->cos = cpu_carve(k, R * half, sizeof(float));
     c->sin = cpu_carve(k, R * half, sizeof(float));
     c->norm_f = cpu_carve(k, R * d, sizeof(float));
-    carve_acts(k, c, &c->norm, R, d);
+    carve_acts(k, c, &c->norm, R, d, USE_DENSE | USE_EXPERT);
     c->q = cpu_carve(k, R * n_qd, sizeof(float));
-    carve_acts(k, c, &c->attn, R, n_qd);
+    carve_acts(k, c, &c->attn, R, n_qd, USE_DENSE);
     c->router_v = cpu_carve(k, R * (size_t)p->n_expert, sizeof(float));
-    carve_acts(k, c, &c->ff, R * K, (size_t)p->d_ff);
+    carve_acts(k, c, &c->ff, R * K, (size_t)p->d_ff, USE_EXPERT);
     c->logits = cpu_carve(k, (size_t)c->plan.max_logit_rows, (size_t)p->n_vocab * sizeof(float));
     c->row_seq = cpu_carve(k, R, sizeof *c->row_seq);
     c->row_pos = cpu_carve(k, R, sizeof *c->row_pos);
@@ -633,28 +638,34 @@ static void cpu_close(struct backend *base)
     mem_free(c);
 }
 
-static void need_of(struct cpu *c, bool mx, bool in_major, enum dtype t)
+static void need_of(struct cpu *c, enum use use, bool mx, bool in_major, enum dtype t)
 {
+    if (mx && c->need_q & USE_EXPERT)
+        return;
     if (wants_h(c, mx, t) && !in_major)
-        c->need_h = true;
+        c->need_h |= use;
     else
-        c->need_f = true;
+        c->need_f |= use;
 }
 
 /* Which forms of rows do the matrices want? */
 static void need_all(struct cpu *c)
 {
-    bool q8 = c->arith == ARITH_Q8;
-    for (int i = 0; i <= c->w->spec.n_layer * N_DENSE && !q8; i++)
-        need_of(c, false, false, cpu_dense_at(c, i)->m->dtype);
-    for (int i = 0; i < c->w->spec.n_layer; i++) {
+    bool q8 = c->arith == ARITH_Q8, all_mx = true;
+    int n_layer = c->w->spec.n_layer;
+    for (int i = 0; i < n_layer; i++)
+        all_mx &= c->w->layer[i].gate_up.layout == EXPERT_MXFP4 &&
+                  c->w->layer[i].down.layout == EXPERT_MXFP4;
+    c->wide = c->arith == ARITH_BF16 && c->k.mx_q16 && all_mx;
+    c->need_q = (q8 ? USE_DENSE : 0) | ((q8 && all_mx) || c->wide ? USE_EXPERT : 0);
+    for (int i = 0; i <= n_layer * N_DENSE && !q8; i++)
+        need_of(c, USE_DENSE, false, false, cpu_dense_at(c, i)->m->dtype);
+    for (int i = 0; i < n_layer; i++) {
         const struct layer *l = &c->w->layer[i];
         const struct expert_mat *expert[] = {&l->gate_up, &l->down};
-        for (size_t j = 0; j < sizeof expert / sizeof *expert; j++) {
-            bool mx = expert[j]->layout == EXPERT_MXFP4;
-            if (!(mx && q8))
-                need_of(c, mx, expert[j]->layout == EXPERT_IN_MAJOR, expert[j]->dtype);
-        }
+        for (size_t j = 0; j < sizeof expert / sizeof *expert; j++)
+            need_of(c, USE_EXPERT, expert[j]->layout == EXPERT_MXFP4,
+                    expert[j]->layout == EXPERT_IN_MAJOR, expert[j]->dtype);
     }
 }
 

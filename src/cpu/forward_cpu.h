@@ -18,8 +18,12 @@ struct acts {
     float *f;         /* exact (ARITH_F32) or rounded to bf16; NULL when no product wants it */
     uint16_t *h;      /* bf16, for the *_bf16 kernels; NULL when no product wants it */
     size_t ld;        /* elements per row */
-    struct q8_rows q; /* ARITH_Q8, else q.q is NULL */
+    struct q8_rows q; /* blocks of whole numbers, else q.q is NULL */
+    size_t q_size;    /* bytes of such a number: 1, or 2 for mul_mx_q16 */
 };
+
+/* Whose inputs rows are. */
+enum use { USE_DENSE = 1, USE_EXPERT = 2 };
 
 /* A dense matrix and, for ARITH_Q8, its copy: [n_out/8, n_in/32] or NULL. */
 struct dense {
@@ -70,8 +74,9 @@ struct cpu {
     struct cpu_kern k;
     struct pool *pool;
     enum arith arith;
-    enum kv_type kv;     /* F32, BF16 or Q8 */
-    bool need_f, need_h; /* forms of struct acts in use, beside blocks for ARITH_Q8 */
+    enum kv_type kv;                 /* F32, BF16 or Q8 */
+    unsigned need_f, need_h, need_q; /* forms of struct acts in use, by enum use */
+    bool wide;                       /* need_q is for mul_mx_q16 */
     struct dense dense[SPEC_MAX_LAYER][N_DENSE], unembed;
     struct q8_block *q8;           /* all copies, or NULL where a file holds them */
     struct file_map q8_file;       /* that file */

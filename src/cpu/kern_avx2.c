@@ -242,6 +242,8 @@ static inline void q8_across(const __m256i lo[8], const __m256i hi[8], __m256i e
 
 #include "cpu/kern_q8_x86.h"
 
+#include "cpu/kern_q16_avx2.h"
+
 /* As kern_simd.h's peak: products of bytes, their sums in pairs, and those of the pairs. */
 static double peak_q8(int n, float *out)
 {
@@ -279,5 +281,8 @@ void kern_avx2_init(struct cpu_kern *k)
     q8_init(k);
     k->name = "avx2";
     k->to_bf16 = to_bf16;
+    k->mx_q16 = true;
+    k->mul_mx_q16 = mul_mx_q16;
+    k->to_q16 = to_q16;
     k->peak_q8 = peak_q8;
 }

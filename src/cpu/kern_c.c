@@ -146,6 +146,27 @@ static void to_q8(const float *x, int n, int8_t *q, float *d, int32_t *sum)
     }
 }
 
+static void to_q16(const float *x, int n, int8_t *q, float *d, int32_t *sum)
+{
+    for (int b = 0; b < n / Q8_IN; b++, x += Q8_IN, q += 2 * Q8_IN) {
+        float v[Q8_IN];
+        for (int k = 0; k < Q8_IN; k++)
+            v[k] = bf16_f32(f32_bf16(x[k]));
+        float top = q8_max(v);
+        bool some = top >= 1e-30f && top <= 3.4e38f;
+        uint32_t unit = (f32_bits(top) >> 23) - 13; /* so that the largest is below 2^14 */
+        d[b] = some ? bits_f32(unit << 23) : isfinite(top) && top < 1 ? 0 : NAN;
+        sum[b] = 0;
+        for (int k = 0; k < Q8_IN; k++) {
+            int c = some ? (int)rintf(v[k] * bits_f32((254 - unit) << 23)) : 0;
+            int high = (c + 128) >> 8;
+            q[q8_at(k)] = (int8_t)high;
+            q[Q8_IN + q8_at(k)] = (int8_t)(c - 256 * high);
+            sum[b] += c;
+        }
+    }
+}
+
 static void q8_pack(enum dtype t, const void *p, int n_in, struct q8_block *w)
 {
     for (int o = 0; o < Q8_OUT; o++) {
@@ -194,28 +215,45 @@ static void mul_q8(const struct mul_q8 *m)
     }
 }
 
-static void mul_mx_q8(const struct mul_q8 *m)
+/* One row's numbers of block b: bytes, or high and low ones. */
+static int row_code(bool wide, const int8_t *x, int b, int at)
+{
+    if (!wide)
+        return x[b * Q8_IN + at];
+    return 256 * x[2 * b * Q8_IN + at] + x[(2 * b + 1) * Q8_IN + at];
+}
+
+static void mul_mx_whole(const struct mul_q8 *m, bool wide)
 {
     int n_block = m->n_in / Q8_IN;
     for (int r = 0; r < m->n_row; r++) {
         size_t i = (size_t)(m->row ? m->row[r] : r);
-        const int8_t *x = m->x.q + i * m->x.ld;
+        const int8_t *x = m->x.q + i * m->x.ld * (wide ? 2 : 1);
         const float *d = m->x.d + i * (m->x.ld / Q8_IN);
         for (int o = 0; o < m->n_out; o++) {
             float sum = 0;
             for (int b = 0; b < n_block; b++) {
                 size_t at = (size_t)o * (size_t)n_block + (size_t)b;
                 const uint8_t *code = (const uint8_t *)m->w + at * (Q8_IN / 2);
-                const int8_t *xb = x + b * Q8_IN;
                 int dot = 0;
                 for (int k = 0; k < Q8_IN / 2; k++)
-                    dot += kern_mx_twice[code[k] & 15] * xb[k] +
-                           kern_mx_twice[code[k] >> 4] * xb[Q8_IN / 2 + k];
+                    dot += kern_mx_twice[code[k] & 15] * row_code(wide, x, b, k) +
+                           kern_mx_twice[code[k] >> 4] * row_code(wide, x, b, Q8_IN / 2 + k);
                 sum = fmaf((float)dot, kern_e8m0[m->scale[at]] * 0.5f * d[b], sum);
             }
             put_q8(m, r, o, sum);
         }
     }
+}
+
+static void mul_mx_q8(const struct mul_q8 *m)
+{
+    mul_mx_whole(m, false);
+}
+
+static void mul_mx_q16(const struct mul_q8 *m)
+{
+    mul_mx_whole(m, true);
 }
 
 static void mul_in_any(const struct mul *m, enum dtype t)
@@ -401,6 +439,8 @@ void kern_c_init(struct cpu_kern *k)
         .mul_q8 = mul_q8,
         .mul_mx_q8 = mul_mx_q8,
         .to_q8 = to_q8,
+        .mul_mx_q16 = mul_mx_q16,
+        .to_q16 = to_q16,
         .q8_pack = q8_pack,
         .mul_in = {mul_in_f32, mul_in_f16, mul_in_bf16},
         .rmsnorm = rmsnorm,

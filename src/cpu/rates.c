@@ -38,13 +38,13 @@ static const double MIN_NS = 2e8; /* ... and until they took so long together */
 struct rates {
     struct cpu_kern k;
     struct pool *pool;
-    size_t n_w;       /* bytes of weights a thread */
-    uint8_t *w;       /* [threads][n_w] any bits, no NaN as bf16 */
-    uint8_t *scale;   /* [n_w / 16] */
-    float *x;         /* [ROWS, N_IN] */
-    struct q8_rows q; /* the same */
-    float *out;       /* [threads][n_out] */
-    uint8_t *tmp;     /* [threads][mul_tmp(N_IN)] */
+    size_t n_w;             /* bytes of weights a thread */
+    uint8_t *w;             /* [threads][n_w] any bits, no NaN as bf16 */
+    uint8_t *scale;         /* [n_w / 16] */
+    float *x;               /* [ROWS, N_IN] */
+    struct q8_rows q, wide; /* the same, in bytes and in 16 bits */
+    float *out;             /* [threads][n_out] */
+    uint8_t *tmp;           /* [threads][mul_tmp(N_IN)] */
     size_t n_out;
     double *flops; /* [threads] of the run, and bytes */
     double *bytes;
@@ -122,24 +122,15 @@ static void run_bf16(void *arg, int t)
         r->k.mul_f32[DT_BF16](&m);
 }
 
-static void run_mx(void *arg, int t)
-{
-    struct rates *r = arg;
-    struct mul m = mul_for(r, t, 17.0 / 32);
-    if (r->k.bf16_dot)
-        r->k.mul_mx_bf16(&m);
-    else
-        r->k.mul_mx_f32(&m);
-}
-
-static void run_q8(struct rates *r, int t, double per_weight, void (*kernel)(const struct mul_q8 *))
+static void run_q8(struct rates *r, int t, double per_weight, const struct q8_rows *x,
+                   void (*kernel)(const struct mul_q8 *))
 {
     struct mul m = mul_for(r, t, per_weight);
     struct mul_q8 q = {.w = m.w,
                        .scale = m.scale,
                        .n_out = m.n_out,
                        .n_in = N_IN,
-                       .x = r->q,
+                       .x = *x,
                        .n_row = m.n_row,
                        .y = m.y,
                        .ld_y = m.ld_y,
@@ -147,16 +138,30 @@ static void run_q8(struct rates *r, int t, double per_weight, void (*kernel)(con
     kernel(&q);
 }
 
+static void run_mx(void *arg, int t)
+{
+    struct rates *r = arg;
+    if (r->k.mx_q16) {
+        run_q8(r, t, 17.0 / 32, &r->wide, r->k.mul_mx_q16);
+        return;
+    }
+    struct mul m = mul_for(r, t, 17.0 / 32);
+    if (r->k.bf16_dot)
+        r->k.mul_mx_bf16(&m);
+    else
+        r->k.mul_mx_f32(&m);
+}
+
 static void run_dense_q8(void *arg, int t)
 {
     struct rates *r = arg;
-    run_q8(r, t, 34.0 / 32, r->k.mul_q8);
+    run_q8(r, t, 34.0 / 32, &r->q, r->k.mul_q8);
 }
 
 static void run_mx_q8(void *arg, int t)
 {
     struct rates *r = arg;
-    run_q8(r, t, 17.0 / 32, r->k.mul_mx_q8);
+    run_q8(r, t, 17.0 / 32, &r->q, r->k.mul_mx_q8);
 }
 
 /* One row of eight query heads against N_KEY keys. */
@@ -196,6 +201,27 @@ static void run_fill(void *arg, int t)
     }
 }
 
+/* n numbers of so many bytes. */
+static struct q8_rows rows_new(size_t n, size_t size)
+{
+    return (struct q8_rows){.q = mem_aligned(64, n * size),
+                            .d = mem_aligned(64, n / Q8_IN * sizeof(float)),
+                            .sum = mem_aligned(64, n / Q8_IN * sizeof(int32_t)),
+                            .ld = N_IN};
+}
+
+static bool rows_there(const struct q8_rows *x)
+{
+    return x->q && x->d && x->sum;
+}
+
+static void rows_free(struct q8_rows *x)
+{
+    mem_free(x->q);
+    mem_free(x->d);
+    mem_free(x->sum);
+}
+
 static status rates_open(struct rates *r, int n_thread, struct err *e)
 {
     unsigned flags;
@@ -212,25 +238,25 @@ static status rates_open(struct rates *r, int n_thread, struct err *e)
     r->w = mem_aligned(2 << 20, n * r->n_w);
     r->scale = mem_aligned(64, r->n_w / 16);
     r->x = mem_aligned(64, n_x * sizeof *r->x);
-    r->q = (struct q8_rows){.q = mem_aligned(64, n_x),
-                            .d = mem_aligned(64, n_x / Q8_IN * sizeof *r->q.d),
-                            .sum = mem_aligned(64, n_x / Q8_IN * sizeof *r->q.sum),
-                            .ld = N_IN};
+    r->q = rows_new(n_x, 1);
+    r->wide = rows_new(n_x, 2);
     r->out = mem_aligned(64, n * r->n_out * sizeof *r->out);
     r->tmp = mem_aligned(64, n * mul_tmp(N_IN));
     r->flops = mem_calloc(n, sizeof *r->flops);
     r->bytes = mem_calloc(n, sizeof *r->bytes);
-    if (!r->w || !r->scale || !r->x || !r->q.q || !r->q.d || !r->q.sum || !r->out || !r->tmp ||
-        !r->flops || !r->bytes)
+    if (!r->w || !r->scale || !r->x || !rows_there(&r->q) || !rows_there(&r->wide) || !r->out ||
+        !r->tmp || !r->flops || !r->bytes)
         TRY(err_set(e, E_NOMEM, "out of memory: %zu MiB for each thread are needed", r->n_w >> 20));
     (void)madvise(r->w, n * r->n_w, MADV_HUGEPAGE); /* else page walks are measured too */
     pool_run(r->pool, run_fill, r);
     memset(r->scale, 122, r->n_w / 16);
     for (size_t i = 0; i < n_x; i++)
         r->x[i] = (float)(i * 37 % 255) / 128 - 1;
-    for (size_t i = 0; i < ROWS; i++)
-        r->k.to_q8(r->x + i * N_IN, N_IN, r->q.q + i * N_IN, r->q.d + i * N_IN / Q8_IN,
-                   r->q.sum + i * N_IN / Q8_IN);
+    for (size_t i = 0; i < ROWS; i++) {
+        size_t at = i * N_IN, b = at / Q8_IN;
+        r->k.to_q8(r->x + at, N_IN, r->q.q + at, r->q.d + b, r->q.sum + b);
+        r->k.to_q16(r->x + at, N_IN, r->wide.q + 2 * at, r->wide.d + b, r->wide.sum + b);
+    }
 out:
     return st;
 }
@@ -241,9 +267,8 @@ static void rates_close(struct rates *r)
     mem_free(r->w);
     mem_free(r->scale);
     mem_free(r->x);
-    mem_free(r->q.q);
-    mem_free(r->q.d);
-    mem_free(r->q.sum);
+    rows_free(&r->q);
+    rows_free(&r->wide);
     mem_free(r->out);
     mem_free(r->tmp);
     mem_free(r->flops);

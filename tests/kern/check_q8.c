@@ -2,12 +2,12 @@
  * against an exact sum of what the blocks hold, a row alone against the row in company. */
 #include "kern_check.h"
 
-enum family { DENSE, MX, MAX_Y = 1 << 13 };
+enum family { DENSE, MX, MX16, MAX_Y = 1 << 13 };
 static float want[MAX_Y], got[MAX_Y], before[MAX_Y];
 
 static void (*kernel(const struct cpu_kern *k, int f))(const struct mul_q8 *)
 {
-    return f == MX ? k->mul_mx_q8 : k->mul_q8;
+    return f == MX16 ? k->mul_mx_q16 : f == MX ? k->mul_mx_q8 : k->mul_q8;
 }
 
 static void *mul_pointer(const struct cpu_kern *k, int f)
@@ -15,10 +15,15 @@ static void *mul_pointer(const struct cpu_kern *k, int f)
     return (void *)(uintptr_t)kernel(k, f);
 }
 
-static void *to_pointer(const struct cpu_kern *k, int i)
+static void (*to(const struct cpu_kern *k, int wide))(const float *, int, int8_t *, float *,
+                                                      int32_t *)
 {
-    (void)i;
-    return (void *)(uintptr_t)k->to_q8;
+    return wide ? k->to_q16 : k->to_q8;
+}
+
+static void *to_pointer(const struct cpu_kern *k, int wide)
+{
+    return (void *)(uintptr_t)to(k, wide);
 }
 
 static bool same(float a, float b)
@@ -30,6 +35,13 @@ static bool same(float a, float b)
 static int place(int k)
 {
     return k % 2 * 16 + k / 2;
+}
+
+/* Number j of a row of bytes, or of pairs of bytes. */
+static int number(const int8_t *q, int wide, int j)
+{
+    int b = j / Q8_IN, at = place(j % Q8_IN);
+    return wide ? 256 * q[2 * b * Q8_IN + at] + q[(2 * b + 1) * Q8_IN + at] : q[b * Q8_IN + at];
 }
 
 static double weight(const struct mul_q8 *m, int f, int o, int k)
@@ -55,7 +67,7 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
                        .ld_y = (size_t)n_out + rnd(4),
                        .add = rnd(2)};
     about("n_out %d n_in %d n_row %d values %d wild %d", n_out, n_in, n_row, kind, wild);
-    if (f == MX) {
+    if (f != DENSE) {
         static const uint8_t ends[] = {0, 1, 127, 253, 254, 255};
         size_t n = (size_t)n_out * (size_t)n_block;
         uint8_t *w = guard_new(n * 16), *s = guard_new(n);
@@ -83,13 +95,15 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
         m.w = w;
     }
     float *x = rnd_floats((size_t)n_x * (size_t)n_in, kind);
-    m.x = (struct q8_rows){.q = guard_new((size_t)n_x * (size_t)ld * Q8_IN),
+    const size_t ld_q = (size_t)ld * Q8_IN * (f == MX16 ? 2 : 1);
+    m.x = (struct q8_rows){.q = guard_new((size_t)n_x * ld_q),
                            .d = guard_new((size_t)n_x * (size_t)ld * sizeof(float)),
                            .sum = guard_new((size_t)n_x * (size_t)ld * sizeof(int32_t)),
                            .ld = (size_t)ld * Q8_IN};
-    memset(m.x.q, 0, (size_t)n_x * m.x.ld);
+    memset(m.x.q, 0, (size_t)n_x * ld_q);
     for (int r = 0; r < n_x; r++)
-        c->to_q8(x + r * n_in, n_in, m.x.q + (size_t)r * m.x.ld, m.x.d + r * ld, m.x.sum + r * ld);
+        to(c, f == MX16)(x + r * n_in, n_in, m.x.q + (size_t)r * ld_q, m.x.d + r * ld,
+                         m.x.sum + r * ld);
     m.tmp = guard_new(mul_tmp(n_in));
     if (rnd(2)) {
         int32_t *row = guard_new((size_t)n_row * sizeof *row);
@@ -118,7 +132,7 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
         double exact = (m.add ? before[i] : 0) + (m.bias ? m.bias[o] : 0), mass = fabs(exact);
         size_t xr = (size_t)(m.row ? m.row[r] : r);
         for (int j = 0; j < n_in; j++) {
-            double v = (double)m.x.q[xr * m.x.ld + (size_t)(j / Q8_IN * Q8_IN + place(j % Q8_IN))] *
+            double v = (double)number(m.x.q + xr * ld_q, f == MX16, j) *
                        (double)m.x.d[xr * (size_t)ld + (size_t)j / Q8_IN] * weight(&m, f, o, j);
             exact += v;
             mass += fabs(v);
@@ -137,9 +151,9 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
     part.n_out = n_out - o0;
     part.y = y + (size_t)r * m.ld_y + o0;
     part.bias = m.bias ? m.bias + o0 : NULL;
-    part.w = f == MX ? (const uint8_t *)m.w + skip * 16
-                     : (const uint8_t *)m.w + skip / Q8_OUT * sizeof(struct q8_block);
-    part.scale = f == MX ? m.scale + skip : NULL;
+    part.w = f != DENSE ? (const uint8_t *)m.w + skip * 16
+                        : (const uint8_t *)m.w + skip / Q8_OUT * sizeof(struct q8_block);
+    part.scale = f != DENSE ? m.scale + skip : NULL;
     memcpy(y, before, n_y * sizeof *y);
     kernel(k, f)(&part);
     for (int o = 0; o < part.n_out; o++)
@@ -160,9 +174,8 @@ static void check_mul(const struct cpu_kern *c, const struct cpu_kern *k, int f)
     one(c, k, f, 16, 2, 203, V_NORMAL, false); /* more rows than a block of them */
 }
 
-static void check_to(const struct cpu_kern *c, const struct cpu_kern *k, int unused)
+static void check_to(const struct cpu_kern *c, const struct cpu_kern *k, int wide)
 {
-    (void)unused;
     for (int i = 0; i < 600; i++) {
         guard_reset();
         int nb = 1 + (int)rnd(4);
@@ -172,12 +185,13 @@ static void check_to(const struct cpu_kern *c, const struct cpu_kern *k, int unu
             x[j] *= scale;
         if (i % 5 == 0)
             x[rnd((uint32_t)n)] = i % 10 ? NAN : -INFINITY;
-        int8_t *q = guard_new(n), *qc = guard_new(n);
+        const size_t n_q = n * (wide ? 2 : 1);
+        int8_t *q = guard_new(n_q), *qc = guard_new(n_q);
         float *d = guard_new((size_t)nb * 4), *dc = guard_new((size_t)nb * 4);
         int32_t *s = guard_new((size_t)nb * 4), *sc = guard_new((size_t)nb * 4);
         about("n %zu, number %d", n, i);
-        c->to_q8(x, (int)n, qc, dc, sc);
-        k->to_q8(x, (int)n, q, d, s);
+        to(c, wide)(x, (int)n, qc, dc, sc);
+        to(k, wide)(x, (int)n, q, d, s);
         if (!guard_intact())
             complain("wrote outside its arrays");
         for (int b = 0; b < nb; b++) {
@@ -185,14 +199,15 @@ static void check_to(const struct cpu_kern *c, const struct cpu_kern *k, int unu
             bool finite = true;
             for (int j = 0; j < Q8_IN; j++) {
                 float v = x[b * Q8_IN + j];
-                int code = q[b * Q8_IN + place(j)];
+                v = wide ? bf16_f32(f32_bf16(v)) : v;
+                int code = number(q, wide, b * Q8_IN + j);
                 finite &= isfinite(v);
                 sum += code;
                 if (isfinite(d[b]) && fabsf((float)code * d[b] - v) > 0.5001f * d[b] + 1e-30f)
                     complain("%g became %d times %g", (double)v, code, (double)d[b]);
             }
             if (!same(d[b], dc[b]) || s[b] != sc[b] || s[b] != sum || isfinite(d[b]) != finite ||
-                memcmp(q + b * Q8_IN, qc + b * Q8_IN, Q8_IN) != 0)
+                memcmp(q, qc, n_q) != 0)
                 complain("block %d differs from C, or its sum is wrong", b);
         }
     }
@@ -249,7 +264,7 @@ enum { N_IN = 2880, N_BLOCK = N_IN / Q8_IN, MANY = 64 };
 static void bench_mul(const struct cpu_kern *k, int f, int n_out, int n_row, double *bytes,
                       double *flops)
 {
-    static int8_t q[MANY * N_IN];
+    static int8_t q[2 * MANY * N_IN];
     static float d[MANY * N_BLOCK], y[MANY * 50000], tmp[MUL_TMP_BYTES / sizeof(float)];
     static int32_t sum[MANY * N_BLOCK];
     static uint8_t scale[50000 * N_BLOCK];
@@ -257,9 +272,9 @@ static void bench_mul(const struct cpu_kern *k, int f, int n_out, int n_row, dou
     if (!scale[0]) {
         for (size_t i = 0; i < sizeof scale; i++)
             scale[i] = (uint8_t)(120 + i % 5);
-        for (int i = 0; i < MANY * N_IN; i++) {
+        for (int i = 0; i < 2 * MANY * N_IN; i++) {
             q[i] = (int8_t)(i * 37 % 255 - 127);
-            d[i / Q8_IN] = 0.01f;
+            d[i / Q8_IN / 2] = 0.01f;
         }
     }
     struct mul_q8 m = {.w = block,
@@ -272,13 +287,13 @@ static void bench_mul(const struct cpu_kern *k, int f, int n_out, int n_row, dou
                        .ld_y = (size_t)n_out,
                        .tmp = tmp};
     kernel(k, f)(&m);
-    *bytes = (f == MX ? 17.0 : 34.0) / 32 * n_out * N_IN;
+    *bytes = (f != DENSE ? 17.0 : 34.0) / 32 * n_out * N_IN;
     *flops = 2.0 * n_out * N_IN * n_row;
 }
 
 static void bench_one(const struct cpu_kern *k, int f, double *bytes, double *flops)
 {
-    bench_mul(k, f, f == MX ? 41600 : 20800, 1, bytes, flops);
+    bench_mul(k, f, f != DENSE ? 41600 : 20800, 1, bytes, flops);
 }
 
 static void bench_many(const struct cpu_kern *k, int f, double *bytes, double *flops)
@@ -286,14 +301,13 @@ static void bench_many(const struct cpu_kern *k, int f, double *bytes, double *f
     bench_mul(k, f, 2880, MANY, bytes, flops);
 }
 
-static void bench_to(const struct cpu_kern *k, int i, double *bytes, double *flops)
+static void bench_to(const struct cpu_kern *k, int wide, double *bytes, double *flops)
 {
-    (void)i;
-    static int8_t q[N_IN];
+    static int8_t q[2 * N_IN];
     static float d[N_BLOCK];
     static int32_t sum[N_BLOCK];
-    k->to_q8(bench_block(BENCH_BYTES), N_IN, q, d, sum);
-    *bytes = 5.25 * N_IN;
+    to(k, wide)(bench_block(BENCH_BYTES), N_IN, q, d, sum);
+    *bytes = (wide ? 6.25 : 5.25) * N_IN;
     *flops = 3.0 * N_IN;
 }
 
@@ -303,6 +317,9 @@ const struct kern_case q8_cases[] = {
     {"mul_mx_q8", mul_pointer, check_mul, bench_one, MX},
     {"mul_mx_q8_64rows", mul_pointer, NULL, bench_many, MX},
     {"to_q8", to_pointer, check_to, bench_to, 0},
+    {"mul_mx_q16", mul_pointer, check_mul, bench_one, MX16},
+    {"mul_mx_q16_64rows", mul_pointer, NULL, bench_many, MX16},
+    {"to_q16", to_pointer, check_to, bench_to, 1},
     {"q8_pack", pack_pointer, check_pack, bench_pack, 0},
 };
 const int n_q8_cases = sizeof q8_cases / sizeof *q8_cases;
