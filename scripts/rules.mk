@@ -132,6 +132,12 @@ $(BUILD)/tests/cuda_check: tests/cuda/cuda_check.c $(BUILD)/libgloss-test.a
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP $< $(BUILD)/libgloss-test.a -o $@ \
 	    -Wl,-Bstatic -ljansson -Wl,-Bdynamic -lm -lpthread
 
+# The same for the card's kernels.
+$(BUILD)/tests/kern_card: $(BUILD)/cu/tests/cuda/kern_card.o $(CUDA_OBJ) $(BUILD)/libgloss-test.a
+	@mkdir -p $(@D)
+	@$(call say,LINK)
+	$(Q)$(NVCC) -cudart static $^ -o $@
+
 bench: kern
 	$(BUILD)/tests/test_kern --bench
 

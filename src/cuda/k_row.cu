@@ -156,9 +156,10 @@ static __global__ void __launch_bounds__(1024 / R)
            __nv_bfloat16 *xn)
 {
     enum { EXPERTS = R, THREADS = 1024 / R, VEC = (3072 / 4 + THREADS - 1) / THREADS };
+    enum { CHUNKS = 3072 / 4 / 32 };
     extern __shared__ __align__(16) char smem[];
-    __shared__ float part[THREADS / 32][R];
-    float4 *xs = (float4 *)smem;                                    /* [R, d / 4] */
+    __shared__ float part[CHUNKS][R]; /* sums of squares of 128 numbers, the same for every R */
+    float4 *xs = (float4 *)smem;      /* [R, d / 4] */
     float *score = (float *)(smem + (size_t)R * d * sizeof(float)); /* [R, n_expert] */
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row0 = blockIdx.x * R;
     int n = min(R, n_row - row0);
@@ -166,11 +167,10 @@ static __global__ void __launch_bounds__(1024 / R)
     if (threadIdx.x < n_expert && threadIdx.x % gridDim.x == blockIdx.x)
         warm(w + (size_t)threadIdx.x * d, d * (int)sizeof *w);
     pdl_wait();
-    float f[R];
+    float f[R], q[R][VEC] = {};
 #pragma unroll
     for (int j = 0; j < R; j++) {
         const float4 *from = (const float4 *)(x + (size_t)(row0 + min(j, n - 1)) * d);
-        f[j] = 0;
 #pragma unroll
         for (int i = 0; i < VEC; i++) {
             int at = threadIdx.x + i * THREADS;
@@ -178,21 +178,24 @@ static __global__ void __launch_bounds__(1024 / R)
                 continue;
             float4 v = from[at];
             xs[j * (d / 4) + at] = v;
-            f[j] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+            q[j][i] = v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
         }
     }
 #pragma unroll
-    for (int j = 0; j < R; j++) {
-        for (int o = 16; o; o >>= 1)
-            f[j] += __shfl_xor_sync(~0u, f[j], o);
-        if (lane == 0)
-            part[warp][j] = f[j];
-    }
+    for (int j = 0; j < R; j++)
+#pragma unroll
+        for (int i = 0; i < VEC; i++) {
+            int chunk = warp + i * (THREADS / 32);
+            for (int o = 16; o; o >>= 1)
+                q[j][i] += __shfl_xor_sync(~0u, q[j][i], o);
+            if (lane == 0 && chunk < CHUNKS)
+                part[chunk][j] = q[j][i];
+        }
     __syncthreads();
 #pragma unroll
     for (int j = 0; j < R; j++) {
         f[j] = 0;
-        for (int i = 0; i < THREADS / 32; i++)
+        for (int i = 0; i < CHUNKS; i++)
             f[j] += part[i][j];
         f[j] = rsqrtf(f[j] / (float)d + eps);
     }
