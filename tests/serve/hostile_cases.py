@@ -685,7 +685,7 @@ class Pages(unittest.TestCase):
         def prompt():
             return [rng.randrange(1000) for _ in range(rng.randint(1, 60))]
 
-        with Server("--parallel", "64", "--ctx-size", "512") as server:
+        with Server("--parallel", "64", "--ctx-size", "512", "--memory-gb", "0.05") as server:
             fixed = {"prompt": prompt(), "seed": 9, "temperature": 0.9, "max_tokens": 24, "logprobs": 2, "ignore_eos": True}
 
             def answer(cache):
