@@ -226,51 +226,66 @@ static void assert_at_rest(gloss_engine *g)
     assert_int_equal(s.free_window + s.cached_window, s.pages_window);
 }
 
+/* The requests' results against those alone, and what such an engine has to have been through. */
+static void check_all(gloss_engine *g, gloss_request **r, const struct knobs *k,
+                      const struct result *alone)
+{
+    for (int i = 0; i < N_REQ; i++) {
+        struct result res;
+        collect(r[i], i % 8 == 6 ? MAX_N : 1, &res);
+        if (memcmp(res.hash, alone[i].hash, sizeof res.hash) != 0)
+            fail_msg("request %d differs: chunk %d, cache %d, %d guesses, %d places", i, k->chunk,
+                     k->cache, k->speculate, k->swap_pages);
+        gloss_request_free(r[i]);
+    }
+    struct gloss_stats s = stats(g);
+    printf("chunk %3d cache %d: %llu steps, %llu rows, %llu preempted, %llu of %llu reused, "
+           "%llu evicted, %llu guessed, %llu right, pages out %llu, in %llu\n",
+           k->chunk, k->cache, (unsigned long long)s.n_step, (unsigned long long)s.n_row,
+           (unsigned long long)s.n_preempt, (unsigned long long)s.prompt_reused,
+           (unsigned long long)s.prompt_tokens, (unsigned long long)s.n_evict,
+           (unsigned long long)s.n_draft, (unsigned long long)s.n_accept,
+           (unsigned long long)s.n_swap_out, (unsigned long long)s.n_swap_in);
+    assert_true(s.n_preempt > 0);
+    assert_true(k->swap_pages ? s.n_swap_in > 0 && s.n_swap_in <= s.n_swap_out : s.n_swap_out == 0);
+    assert_true(!k->cache || (s.prompt_reused > 0 && s.n_evict > 0));
+    assert_true(k->speculate < 0 ? s.n_draft == 0 : s.n_accept > 0 && s.n_accept < s.n_draft);
+    assert_at_rest(g);
+    gloss_engine_free(g);
+}
+
+/* Two engines at a time, as they have a thread each. */
 static void test_256_as_if_alone(void **state)
 {
     (void)state;
-    static struct result alone[N_REQ], res;
-    static gloss_request *r[N_REQ];
-    static const struct knobs all[] = {
+    enum { RUNS = 6, PAIR = 2 };
+    static struct result alone[N_REQ];
+    static gloss_request *r[PAIR][N_REQ];
+    static const struct knobs all[RUNS] = {
         {48, 1, 4, -1, true, 0},     {48, 7, 5, 15, false, 400}, {48, 64, 8, -1, false, 20},
         {48, 512, 16, 3, true, 400}, {48, 7, 5, -1, true, 5},    {48, 64, 8, 15, true, 0},
     };
-    gloss_engine *g = open_engine((struct knobs){1, 64, 64, -1, false, 0});
+    gloss_engine *g[PAIR];
+    for (int k = 0; k < PAIR; k++)
+        g[k] = open_engine((struct knobs){1, 64, 64, -1, false, 0});
+    for (int i = 0; i < N_REQ; i++)
+        r[0][i] = submit(g[i % PAIR], i);
     for (int i = 0; i < N_REQ; i++) {
-        r[i] = submit(g, i);
-        collect(r[i], i % 8 == 6 ? MAX_N : 1, &alone[i]);
-        gloss_request_free(r[i]);
+        collect(r[0][i], i % 8 == 6 ? MAX_N : 1, &alone[i]);
+        gloss_request_free(r[0][i]);
     }
-    assert_int_equal(stats(g).n_preempt, 0);
-    gloss_engine_free(g);
-    for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
-        g = open_engine(all[k]);
+    for (int k = 0; k < PAIR; k++) {
+        assert_int_equal(stats(g[k]).n_preempt, 0);
+        gloss_engine_free(g[k]);
+    }
+    for (int at = 0; at < RUNS; at += PAIR) {
+        for (int k = 0; k < PAIR; k++)
+            g[k] = open_engine(all[at + k]);
         for (int i = 0; i < N_REQ; i++)
-            r[i] = submit(g, i);
-        for (int i = 0; i < N_REQ; i++) {
-            collect(r[i], i % 8 == 6 ? MAX_N : 1, &res);
-            if (memcmp(res.hash, alone[i].hash, sizeof res.hash) != 0)
-                fail_msg("request %d differs: chunk %d, cache %d, %d guesses", i, all[k].chunk,
-                         all[k].cache, all[k].speculate);
-            gloss_request_free(r[i]);
-        }
-        struct gloss_stats s = stats(g);
-        printf("chunk %3d cache %d: %llu steps, %llu rows, %llu preempted, %llu of %llu reused, "
-               "%llu evicted, %llu guessed, %llu right, pages out %llu, in %llu\n",
-               all[k].chunk, all[k].cache, (unsigned long long)s.n_step,
-               (unsigned long long)s.n_row, (unsigned long long)s.n_preempt,
-               (unsigned long long)s.prompt_reused, (unsigned long long)s.prompt_tokens,
-               (unsigned long long)s.n_evict, (unsigned long long)s.n_draft,
-               (unsigned long long)s.n_accept, (unsigned long long)s.n_swap_out,
-               (unsigned long long)s.n_swap_in);
-        assert_true(s.n_preempt > 0);
-        assert_true(all[k].swap_pages ? s.n_swap_in > 0 && s.n_swap_in <= s.n_swap_out
-                                      : s.n_swap_out == 0);
-        assert_true(!all[k].cache || (s.prompt_reused > 0 && s.n_evict > 0));
-        assert_true(all[k].speculate < 0 ? s.n_draft == 0
-                                         : s.n_accept > 0 && s.n_accept < s.n_draft);
-        assert_at_rest(g);
-        gloss_engine_free(g);
+            for (int k = 0; k < PAIR; k++)
+                r[k][i] = submit(g[k], i);
+        for (int k = 0; k < PAIR; k++)
+            check_all(g[k], r[k], &all[at + k], alone);
     }
 }
 
