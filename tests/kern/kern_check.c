@@ -223,7 +223,67 @@ void *bench_block(size_t n)
     return block;
 }
 
-static void bench(const struct kern_case *k, const char *set, const struct cpu_kern *test)
+/* What the machine and a set's instructions reach in this run, one thread. */
+struct limits {
+    double read;          /* bytes a nanosecond */
+    double f32, bf16, q8; /* operations a nanosecond: products of floats, of bf16, of bytes */
+};
+
+static double read_rate(void)
+{
+    typedef uint64_t part __attribute__((vector_size(16)));
+    const part *p = bench_block(BENCH_BYTES);
+    double best = 1e30;
+    static volatile uint64_t sink; /* else nothing would be read */
+    for (int run = 0; run < 5; run++) {
+        part s[4] = {{0}};
+        uint64_t start = clock_ns();
+        for (size_t i = 0; i < BENCH_BYTES / sizeof *p; i += 4) {
+            __builtin_prefetch(p + i + 256);
+            for (size_t j = 0; j < 4; j++)
+                s[j] ^= p[i + j];
+        }
+        double ns = (double)(clock_ns() - start);
+        s[0] ^= s[1] ^ s[2] ^ s[3];
+        sink = s[0][0] ^ s[0][1];
+        best = ns < best ? ns : best;
+    }
+    (void)sink;
+    return BENCH_BYTES / best;
+}
+
+static double peak_rate(double (*peak)(int n, float *out))
+{
+    double best = 0;
+    for (int run = 0; run < 20; run++) {
+        float out;
+        uint64_t start = clock_ns();
+        double flops = peak(1 << 14, &out);
+        double rate = flops / (double)(clock_ns() - start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+static struct limits limits_of(const struct cpu_kern *k)
+{
+    return (struct limits){read_rate(), peak_rate(k->peak), peak_rate(k->peak_bf16),
+                           peak_rate(k->peak_q8)};
+}
+
+/* A number of 16 bits is two bytes, hence two products. */
+static double peak_of(const struct limits *l, const char *name)
+{
+    if (strstr(name, "q16"))
+        return l->q8 / 2;
+    if (strstr(name, "mul") && strstr(name, "q8"))
+        return l->q8;
+    return strncmp(name, "mul_bf16", 8) == 0 || strncmp(name, "mul_mx_bf16", 11) == 0 ? l->bf16
+                                                                                      : l->f32;
+}
+
+static void bench(const struct kern_case *k, const char *set, const struct cpu_kern *test,
+                  const struct limits *l)
 {
     double bytes = 0, flops = 0, best = 1e30, total = 0;
     for (int i = 0; i < 3 || (total < 2e8 && i < 100000); i++) {
@@ -233,8 +293,9 @@ static void bench(const struct kern_case *k, const char *set, const struct cpu_k
         total += ns;
         best = ns < best ? ns : best;
     }
-    printf("%-8s %-22s %12.0f ns %8.2f GB/s %8.2f GFLOP/s\n", set, k->name, best, bytes / best,
-           flops / best);
+    printf("%-8s %-22s %12.0f ns %8.2f GB/s %8.2f GFLOP/s %6.2f of read %5.2f of peak\n", set,
+           k->name, best, bytes / best, flops / best, bytes / best / l->read,
+           flops / best / peak_of(l, k->name));
 }
 
 /* ---- main ------------------------------------------------------------------------------------ */
@@ -251,6 +312,8 @@ static int run_set(const struct kern_set *set, const char *filter, bool list, bo
     int failed = 0;
     cpu_kern_init(&ref, 0);
     cpu_kern_init(&test, set->flags);
+    struct limits l = {0};
+    bool told = !timing || list;
     for (int i = 0; i < n_mul_cases + n_row_cases + n_q8_cases; i++) {
         const struct kern_case *k = i < n_mul_cases ? &mul_cases[i]
                                     : i < n_mul_cases + n_row_cases
@@ -264,10 +327,16 @@ static int run_set(const struct kern_set *set, const char *filter, bool list, bo
             continue; /* the set has no version of its own */
         if (!timing && !k->check)
             continue;
+        if (!told) {
+            l = limits_of(&test);
+            told = true;
+            printf("%-8s read %.1f GB/s; peak of floats %.1f, bf16 %.1f, bytes %.1f GFLOP/s\n",
+                   set->name, l.read, l.f32, l.bf16, l.q8);
+        }
         if (list)
             printf("%s\n", name);
         else if (timing)
-            bench(k, set->name, &test);
+            bench(k, set->name, &test, &l);
         else
             failed += !check(k, set->name, &ref, &test);
     }
