@@ -32,7 +32,7 @@ CLI_LIBS := $(call linked,microhttpd) $(call linked,sqlite3) -lgnutls -lcurl $(c
 
 # One file per instruction set; only that file gets its flags.
 KERN_x86_64  := kern_avx2 kern_avxvnni kern_avx512 kern_amx
-KERN_aarch64 := kern_neon kern_dotprod
+KERN_aarch64 := kern_neon kern_dotprod kern_i8mm
 FLAGS_kern_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_kern_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
                      -mavx512bf16 -mfma -mf16c
@@ -40,6 +40,7 @@ FLAGS_kern_amx     := $(FLAGS_kern_avx512) -mamx-tile -mamx-bf16
 FLAGS_kern_avxvnni := -O3 -mavx2 -mfma -mf16c -mavxvnni
 FLAGS_kern_neon    := -O3 -march=armv8-a
 FLAGS_kern_dotprod := -O3 -march=armv8.2-a+dotprod
+FLAGS_kern_i8mm    := -O3 -march=armv8.2-a+i8mm
 # Sampling's loops over the vocabulary are written for the vectoriser. No fused operations: every
 # instruction set has the same results.
 PASS := $(if $(filter x86_64,$(ARCH)),pass_avx2,pass_plain)

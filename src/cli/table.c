@@ -956,7 +956,7 @@ static const char *const notes[] = {
     "generation_config.json, and that before the default. An empty variable counts as unset.\n"
     "NO_COLOR turns colour off. HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME say where downloaded "
     "models are. GLOSS_CPU limits the instruction set: c, avx2, avxvnni, avx512, amx,"
-    " neon, dotprod.",
+    " neon, dotprod, i8mm.",
     "Models",
     "tiny is compiled into the program: a small demonstration model. gpt-oss-20b and gpt-oss-120b "
     "(also openai/gpt-oss-20b or gpt-oss:20b) are looked for in the Hugging Face cache. Anything "

@@ -68,7 +68,8 @@ static unsigned detect(void)
 /* Advanced SIMD is part of every AArch64 processor that Linux runs on. */
 static unsigned detect(void)
 {
-    return CPU_NEON | (getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? CPU_DOTPROD : 0);
+    unsigned flags = CPU_NEON | (getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? CPU_DOTPROD : 0);
+    return flags | (getauxval(AT_HWCAP2) & HWCAP2_I8MM ? CPU_I8MM : 0);
 }
 #else
 static unsigned detect(void)
@@ -90,6 +91,7 @@ status cpu_flags(unsigned *flags, struct err *e)
         {"amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512 | CPU_AMX, CPU_AMX},
         {"neon", CPU_NEON, CPU_NEON},
         {"dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD},
+        {"i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM, CPU_I8MM},
     };
     unsigned have = detect();
     *flags = have;
@@ -105,9 +107,9 @@ status cpu_flags(unsigned *flags, struct err *e)
         *flags = have & mask[i].allowed;
         return OK;
     }
-    return err_param(e, E_INPUT, "GLOSS_CPU",
-                     "GLOSS_CPU=%.20s: must be c, avx2, avxvnni, avx512, amx, neon or dotprod",
-                     want);
+    return err_param(
+        e, E_INPUT, "GLOSS_CPU",
+        "GLOSS_CPU=%.20s: must be c, avx2, avxvnni, avx512, amx, neon, dotprod or i8mm", want);
 }
 
 static void fill_tables(void)
@@ -142,6 +144,8 @@ void cpu_kern_init(struct cpu_kern *k, unsigned flags)
         kern_neon_init(k);
     if (flags & CPU_DOTPROD)
         kern_dotprod_init(k);
+    if (flags & CPU_I8MM)
+        kern_i8mm_init(k);
 #else
     (void)flags;
 #endif
@@ -152,7 +156,7 @@ const char *backend_cpu_features(void)
 #if defined(__x86_64__)
     return "c avx2 avxvnni avx512 amx";
 #elif defined(__aarch64__)
-    return "c neon dotprod";
+    return "c neon dotprod i8mm";
 #else
     return "c";
 #endif

@@ -188,12 +188,13 @@ enum cpu_flag {
     CPU_NEON = 4,
     CPU_AVXVNNI = 8,
     CPU_DOTPROD = 16,
-    CPU_AMX = 32
+    CPU_AMX = 32,
+    CPU_I8MM = 64
 };
 
 /* What this processor and its system support, masked by GLOSS_CPU: c, avx2, avxvnni, avx512, amx,
- * neon or dotprod names the strongest set allowed. E_INPUT for another value, E_DEVICE for a set
- * this processor lacks. */
+ * neon, dotprod or i8mm names the strongest set allowed. E_INPUT for another value, E_DEVICE for a
+ * set this processor lacks. */
 MUST_USE status cpu_flags(unsigned *flags, struct err *e);
 
 /* Fills every pointer: from kern_c.c, then by each set in `flags`, weakest first. */
@@ -207,6 +208,7 @@ void kern_avx512_init(struct cpu_kern *k);
 void kern_amx_init(struct cpu_kern *k);
 void kern_neon_init(struct cpu_kern *k);
 void kern_dotprod_init(struct cpu_kern *k);
+void kern_i8mm_init(struct cpu_kern *k);
 
 /* For the kernels' own helpers. Tile sizes are constants at each call, so that loops over a tile
  * unroll into registers. */

@@ -353,6 +353,7 @@ int main(int argc, char **argv)
         {"amx", CPU_AVX2 | CPU_AVX512 | CPU_AMX, CPU_AMX},
         {"neon", CPU_NEON, CPU_NEON},
         {"dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD},
+        {"i8mm", CPU_NEON | CPU_I8MM, CPU_I8MM},
     };
     const char *filter = NULL;
     bool list = false, timing = false;
