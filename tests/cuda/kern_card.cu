@@ -159,6 +159,17 @@ static void verdict(const char *kernel, const char *how, int rows, const vector<
                rows, all, one);
 }
 
+/* Where one form serves any number of rows, a row alone gives the bits it gave among others. */
+static void same_bits(const char *kernel, const char *how, int rows, const float *among,
+                      const vector<float> &alone)
+{
+    n_run++;
+    if (memcmp(among, alone.data(), alone.size() * sizeof(float)) == 0)
+        return;
+    n_bad++;
+    printf("FAIL  %s/%s, %d rows: the last alone has other bits\n", kernel, how, rows);
+}
+
 /* Runs it 20 times behind 3; bytes and operations of one run. */
 template <typename F>
 static void timed(const char *kernel, const char *how, int rows, double bytes, double flops, F run)
@@ -451,7 +462,14 @@ static void check_head(struct world *w, int n, const char *how)
     k_head(&w->d_head, w->d_norm, eps, &c.st, dx, fused ? NULL : xn, n, logits, 0);
     product(w->head.seen.data(), NULL, normed(w, x, w->attn_norm, n).data(), n, w->s.n_vocab,
             w->s.d, want.data());
-    verdict("head", how, n, fetched(logits, want.size()), want, 1e-3);
+    vector<float> got = fetched(logits, want.size());
+    verdict("head", how, n, got, want, 1e-3);
+    if (w->d_head.one_form) {
+        k_norm(dx + (size_t)(n - 1) * w->s.d, NULL, w->d_norm, 1, w->s.d, w->ld_x, eps, xn, 0);
+        k_head(&w->d_head, w->d_norm, eps, &c.st, dx, xn, 1, logits, 0);
+        same_bits("head", how, n, &got[(size_t)(n - 1) * w->s.n_vocab],
+                  fetched(logits, (size_t)w->s.n_vocab));
+    }
     cudaFree(dx);
     cudaFree(logits);
     cudaFree(xn);
@@ -646,6 +664,16 @@ static void check_half(struct world *w, int n, const char *how)
     float *dx = on_card(x);
     uint16_t *da = on_card(padded);
     run_half(w, &m, (const __nv_bfloat16 *)da, dx, n);
+    if (w->l.gate.one_form) {
+        vector<float> among = fetched(dx + (size_t)(n - 1) * d, (size_t)d);
+        struct moe lone;
+        moe_make(&lone, w, 1);
+        float *row = on_card(vector<float>(x.end() - d, x.end()));
+        run_half(w, &lone, (const __nv_bfloat16 *)da + (size_t)(n - 1) * (H + ATTN_PAD), row, 1);
+        same_bits("layer", how, n, among.data(), fetched(row, (size_t)d));
+        cudaFree(row);
+        moe_free(&lone);
+    }
     half_layer(w, attn, &x, n, &chosen);
     vector<int32_t> expert = fetched(m.r.expert, chosen.size());
     vector<float> got = fetched(dx, x.size());
