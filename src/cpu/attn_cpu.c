@@ -243,7 +243,7 @@ static void attend_span(const struct cpu *c, const struct unit *u, int i,
         to->l[h] = i == 0 ? 1.0f : 0.0f;
     }
     memset(to->acc, 0, (size_t)u->n * acc * sizeof(float));
-    int page = u->first, end = (u->pos0 + u->n - 1) / n_tok + 1;
+    int page = u->first, last = (u->pos0 + u->n - 1) / n_tok, end = last + 1;
     if (u->n_span > 1) {
         page = i * span_pages(c);
         end = min_int(end, page + span_pages(c));
@@ -251,7 +251,7 @@ static void attend_span(const struct cpu *c, const struct unit *u, int i,
     for (; page < end; page++) {
         const uint8_t *k = page_head(c, kv, table[page], u->layer, u->head);
         const uint8_t *next =
-            page + 1 < end ? page_head(c, kv, table[page + 1], u->layer, u->head) : NULL;
+            page < last ? page_head(c, kv, table[page + 1], u->layer, u->head) : NULL;
         for (int r = 0; r < u->n; r++) {
             int lo = max_int(0, u->pos0 + r - (u->window - 1)) - page * n_tok;
             int hi = u->pos0 + r + 1 - page * n_tok;
