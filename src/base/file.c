@@ -1,5 +1,6 @@
 #include "base/file.h"
 #include "base/num.h"
+#include "base/numa.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -97,7 +98,8 @@ static uint8_t *huge_pages(size_t n)
         munmap(p, head);
     if (room - head > end)
         munmap(p + head + end, room - head - end);
-    (void)madvise(p + head, n, MADV_HUGEPAGE); /* without it slower only */
+    (void)madvise(p + head, n, MADV_HUGEPAGE); /* without these slower only */
+    (void)numa_spread(p + head, n);
     return p + head;
 }
 

@@ -18,6 +18,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/numa.h"
 
 #include <limits.h>
 #include <math.h>
@@ -84,8 +85,10 @@ static status pool_init(struct kv_pool *kv, size_t bytes, int n_page, int n_host
     if (!kv->p)
         return err_set(e, E_NOMEM, "out of memory for the cache of %s: %.1f MiB", what,
                        (double)total / (1 << 20));
-    if (total >= HUGE_PAGE)
+    if (total >= HUGE_PAGE) {
         (void)madvise(kv->p, total, MADV_HUGEPAGE); /* fewer page walks; without it slower only */
+        (void)numa_spread(kv->p, total);            /* any worker may read any page */
+    }
     return OK;
 }
 

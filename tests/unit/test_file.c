@@ -1,10 +1,13 @@
 #include "unit.h"
 
 #include "base/file.h"
+#include "base/numa.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -274,6 +277,47 @@ static void test_release(void **state)
     for (size_t i = 0; i < sizeof own; i++)
         assert_int_equal(own[i], 7);
     file_unmap(&m);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* A copy has the file's bytes, begins on a huge page, stays what it was when the file changes, and
+ * refuses what a mapping refuses. */
+static void test_copy(void **state)
+{
+    (void)state;
+    enum { N = (4 << 20) + 5 };
+    static uint8_t text[N];
+    struct file_map m;
+    struct err e = {0};
+    const char *path = in_dir("copied");
+    for (int i = 0; i < N; i++)
+        text[i] = (uint8_t)(i * 7 + i / 4096);
+    assert_int_equal(file_save(path, text, N, &e), OK);
+    assert_int_equal(file_copy(path, &m, &e), OK);
+    assert_int_equal(truncate(path, 0), 0);
+    assert_int_equal(m.n, N);
+    assert_int_equal((uintptr_t)m.p % (2 << 20), 0);
+    file_release(&m, m.p, m.n);
+    assert_memory_equal(m.p, text, N);
+    file_unmap(&m);
+    assert_int_equal(file_copy(path, &m, &e), OK);
+    assert_null(m.p);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(file_copy(path, &m, &e), E_NOENT);
+    assert_int_equal(file_copy(dir, &m, &e), E_INPUT);
+    assert_null(m.p);
+}
+
+/* Pages are dealt out where there is more than one node, and are memory like any other. */
+static void test_nodes(void **state)
+{
+    (void)state;
+    size_t n = 64 * 4096;
+    uint8_t *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(p != MAP_FAILED && numa_nodes() >= 1);
+    assert_int_equal(numa_spread(p, n), numa_nodes() > 1);
+    memset(p, 3, n);
+    munmap(p, n);
 }
 
 int main(void)
@@ -282,7 +326,8 @@ int main(void)
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_wrong_kinds),
         cmocka_unit_test(test_atomic),     cmocka_unit_test(test_write_fails),
         cmocka_unit_test(test_mkdir),      cmocka_unit_test(test_stdin),
-        cmocka_unit_test(test_release),
+        cmocka_unit_test(test_release),    cmocka_unit_test(test_copy),
+        cmocka_unit_test(test_nodes),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
