@@ -17,6 +17,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <malloc.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <linux/tcp.h>
@@ -33,6 +34,7 @@
 
 enum {
     TICK_MS = 250,
+    QUIET_TICKS = 4,
     POOL_BYTES = HTTP_HEAD_BYTES + (8 << 10), /* the library's memory of one connection */
     LINGER_MS = 2000,
     MAX_LINGER = 512,
@@ -77,6 +79,8 @@ struct http {
     int n_linger;
     size_t body_bytes; /* of all requests; io thread only */
     atomic_int n_exch; /* under way */
+    atomic_bool used;  /* an exchange began since memory was given back */
+    int n_quiet;       /* ticks in a row without one under way; reaper only */
 };
 
 /* ---- exchanges ---- */
@@ -532,6 +536,7 @@ static enum MHD_Result begin(struct http *h, struct MHD_Connection *mc, const ch
     x->last = ends_unsurely(x);
     c->linger = x->last;
     atomic_fetch_add(&h->n_exch, 1);
+    atomic_store(&h->used, true);
     pthread_mutex_lock(&h->lock);
     c->x = x;
     c->phase = PH_BODY;
@@ -872,6 +877,14 @@ static void sweep(struct http *h, uint64_t now)
     }
 }
 
+/* After a crowd the allocator keeps what it took, up to 100 KB a request, until asked. */
+static void give_back(struct http *h)
+{
+    h->n_quiet = atomic_load(&h->n_exch) ? 0 : h->n_quiet + 1;
+    if (h->n_quiet >= QUIET_TICKS && atomic_exchange(&h->used, false))
+        malloc_trim(0);
+}
+
 static void *reap(void *arg)
 {
     struct http *h = arg;
@@ -888,11 +901,14 @@ static void *reap(void *arg)
             else if (c && ev[i].events & EPOLLOUT)
                 has_room(c);
         }
-        if (now >= next) {
+        bool tick = now >= next;
+        if (tick) {
             sweep(h, now);
             next = now + TICK_MS * 1000000ull;
         }
         pthread_mutex_unlock(&h->lock);
+        if (tick)
+            give_back(h);
     }
     return NULL;
 }

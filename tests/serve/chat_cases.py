@@ -14,7 +14,7 @@ from openai.types import Completion, Model
 from pydantic import TypeAdapter
 
 from forms import CONTROL_WORDS, FORMS
-from serve_util import Case, Server, chat_bytes, events
+from serve_util import Case, Server, chat_bytes, events, read_all
 
 FUNCTION = {"type": "function", "function": {
     "name": "f", "description": "Does f.",
@@ -471,6 +471,24 @@ class Scripted(unittest.TestCase):
             self.assertEqual(status, 200, a)
             self.assertEqual(a["choices"][0]["finish_reason"], "function_call")
             self.assertEqual(a["choices"][0]["message"]["function_call"], {"name": "f", "arguments": "{\"x\":1}"})
+
+    def test_ever_more_headers(self):
+        """A hundred thousand beginnings of headers, and as many messages and calls as a context holds."""
+        for one, n, finish in (("<|channel|>", 10 ** 5, "stop"), ("<|start|>", 10 ** 5, "stop"), ("<|channel|>final<|message|>x<|end|><|start|>assistant", 14000, "length"),
+                               (" to=functions.f<|channel|>commentary<|message|>{}<|end|><|start|>assistant", 8000, "length")):
+            with Server(script=[one * n + "<|channel|>final<|message|>end<|return|>"], checked=False) as server:
+                code, a = server.chat(tools=[FUNCTION])
+                self.assertEqual((code, a["choices"][0]["finish_reason"]), (200, finish), one)
+                message = a["choices"][0]["message"]
+                self.assertNotIn("<|", message["content"] or "")
+                if finish == "stop":
+                    self.assertEqual(message["content"], "end")
+                else:
+                    self.assertGreater(len(message["tool_calls"]) if "to=" in one else message["content"].count("x"), 7000)
+                s = server.socket()
+                s.sendall(chat_bytes(stream=True, tools=[FUNCTION], extra="Connection: close\r\n"))
+                self.assertIn(b"data: [DONE]", read_all(s, 30)[-40:])
+                s.close()
 
     def test_completions_hide_control_tokens(self):
         with Server(script=["<|channel|>final<|message|>Hi<|return|>"]) as server:

@@ -219,7 +219,7 @@ class Surface(Case):
     def test_24_tokenizer_bombs(self):
         for text in (" ", "a", "\u0301", "\u200d\U0001f469", "\r\n"):
             took = []
-            for size in (1 << 20, 4 << 20):
+            for size in (5 << 19, 10 << 20) if FULL else (1 << 20, 4 << 20):
                 n = size // len(text.encode())
                 start = time.monotonic()
                 code, _ = self.server.post("/tokenize", {"prompt": text * n}, timeout=60)
@@ -359,6 +359,17 @@ class Surface(Case):
         for t in threads:
             t.join()
         eventually(lambda: self.server.metric("gloss:num_requests_running") == 0, 5)
+
+    def test_33_within_a_long_prompt(self):
+        """Gone a second after a prompt that takes a minute: the work stops within a chunk of it."""
+        for stream in (True, False):
+            s = self.server.socket()
+            s.sendall(chat_bytes("word " * 50000, stream=stream))
+            eventually(lambda: self.server.metric("gloss:num_requests_running") == 1, 5, "it is read")
+            time.sleep(0.5)
+            self.assertEqual(self.server.metric("gloss:num_requests_running"), 1)
+            reset(s)
+            eventually(lambda: self.server.metric("gloss:num_requests_running") == 0, 5, "it has stopped")
 
 
 NGINX = """daemon off; master_process off; pid {d}/pid; error_log {d}/error;
@@ -767,6 +778,20 @@ class Slow(Case):
             eventually(lambda: server.metric("gloss:num_requests_running") == 0, 5)
             code, h, data = server.ask("GET", "/health")
             self.assertEqual(code, 200)
+
+    def test_32_a_thousand_wait(self):
+        """As many as --max-queue are waited for, and all that are refused are told when to come again."""
+        with Server("--parallel", "8", "--max-queue", "1000", script=[{"text": "<|channel|>final<|message|>a<|return|>", "delay_ms": 1}]) as server:
+            socks = [server.socket() for _ in range(1500)]
+            for s in socks:
+                s.sendall(chat_bytes(extra="Connection: close\r\n"))
+            answers = [read_all(s, 30) for s in socks]
+            codes = collections.Counter(map(status, answers))
+            self.assertEqual(set(codes) - {200, 429}, set(), codes)
+            self.assertGreaterEqual(codes[200], 1000, codes)
+            self.assertTrue(all(b"retry-after" in a.lower() for a in answers if status(a) == 429))
+            for s in socks:
+                s.close()
 
     def test_32_retry_after(self):
         with Server("--parallel", "1", "--max-queue", "1", script=SLOW) as server:

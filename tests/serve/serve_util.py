@@ -48,14 +48,15 @@ class Server:
         self.process = subprocess.Popen([GLOSS, "serve", "--port", "0", *args], env={**BASE, **(env or {})}, stderr=self.log_file,
                                         stdout=subprocess.DEVNULL, preexec_fn=limit if limit_files else None)
         self.port = None
-        for _ in range(400):
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
             m = re.search(r"listening on \w+://\S+:(\d+) after", self.log())
             if m:
                 self.port = int(m.group(1))
                 break
             if self.process.poll() is not None:
                 break
-            time.sleep(0.005 if "gloss" not in self.log() else 0.02)
+            time.sleep(0.005)
         if not self.port:
             raise RuntimeError("the server did not start: " + self.log())
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
@@ -206,10 +207,11 @@ class Server:
 
 
 def read_all(s, timeout=5):
-    data, until = b"", time.monotonic() + timeout
+    data, until, poll = b"", time.monotonic() + timeout, select.poll()
+    poll.register(s, select.POLLIN)
     while True:
         left = until - time.monotonic()
-        if left <= 0 or not select.select([s], [], [], left)[0]:
+        if left <= 0 or not poll.poll(1000 * left):
             return data
         try:
             more = s.recv(65536)
