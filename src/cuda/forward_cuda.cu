@@ -443,10 +443,12 @@ static void cuda_kv_swap(struct backend *base, const struct page_pair *pair, int
     }
 }
 
+/* Zeroed memory. The zeros are awaited: streams of ours don't wait for the default one. */
 template <typename T> static void get(T **p, size_t n)
 {
-    if (latched == cudaSuccess && CU(cudaMalloc((void **)p, n * sizeof **p)) == cudaSuccess)
-        CU(cudaMemset(*p, 0, n * sizeof **p));
+    if (latched == cudaSuccess && CU(cudaMalloc((void **)p, n * sizeof **p)) == cudaSuccess &&
+        CU(cudaMemset(*p, 0, n * sizeof **p)) == cudaSuccess)
+        CU(cudaStreamSynchronize(0));
 }
 
 static void pool_init(struct cuda *c, struct dpool *kv, int n_page)

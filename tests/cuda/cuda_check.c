@@ -456,6 +456,42 @@ out:
     fixture_free(&f);
 }
 
+/* The same rows again, in steps that two sequences share: one row of the first, 9 of the second,
+ * then the other way round. Logits [2][n, n_vocab]. */
+static void feed_two(struct run *r, const int32_t *tok, int n, float *first, float *second)
+{
+    struct err e = {0};
+    float *got[2] = {first, second};
+    int at[2] = {0, 0};
+    for (int turn = 0; at[0] < n || at[1] < n; turn++) {
+        struct batch_seq q[2];
+        int32_t ids[16], rows[16];
+        int m = 0, n_seq = 0, of[2] = {0, 0};
+        for (int i = 0; i < 2; i++) {
+            of[i] = min_int((turn + i) % 2 ? 9 : 1, n - at[i]);
+            if (of[i] <= 0)
+                continue;
+            q[n_seq++] = span(r, i, m, of[i], at[i]);
+            for (int k = 0; k < of[i]; k++, m++) {
+                ids[m] = tok[at[i] + k];
+                rows[m] = m;
+            }
+        }
+        struct batch b = {
+            .n_row = m, .tok = ids, .n_seq = n_seq, .seq = q, .n_logit = m, .logit_row = rows};
+        struct step_out out;
+        size_t V = (size_t)r->n_vocab, from = 0;
+        fixture_must(r->b->step(r->b, &b, &out, &e), &e);
+        for (int i = 0; i < 2; i++) {
+            if (of[i] > 0)
+                memcpy(got[i] + (size_t)at[i] * V, out.logits + from * V,
+                       (size_t)of[i] * V * sizeof *out.logits);
+            from += (size_t)max_int(of[i], 0);
+            at[i] += max_int(of[i], 0);
+        }
+    }
+}
+
 static void check_folder(const char *dir, int n)
 {
     struct err e = {0};
@@ -488,6 +524,17 @@ static void check_folder(const char *dir, int n)
         verdict(same_enough(b, a, n, w->spec.n_vocab, median),
                 "chunks of %d: median %.1e worst %.1e, %d over 2 %%", chunk[i], median, worst, far);
     }
+    float *two = mem_array((size_t)n * V, sizeof *two);
+    ASSERT(two);
+    feed_two(&cuda, tok, n, b, two);
+    for (int i = 0; i < 2; i++) {
+        float *got = i ? two : b;
+        median = row_errors(got, a, n, w->spec.n_vocab, &worst, &far);
+        verdict(same_enough(got, a, n, w->spec.n_vocab, median),
+                "beside another sequence: median %.1e worst %.1e, %d over 2 %%", median, worst,
+                far);
+    }
+    mem_free(two);
     check_picks(&cuda, dir, tok, min_int(n, PICK_ROWS), 60);
     run_close(&cuda);
     run_close(&cpu);
