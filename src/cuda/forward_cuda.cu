@@ -463,7 +463,7 @@ static void pool_init(struct cuda *c, struct dpool *kv, int n_page)
 /* Pinned places for n pages that are swapped out. */
 static void host_init(const struct dpool *kv, int n, uint8_t **p)
 {
-    size_t bytes = kv->page * (size_t)n * sizeof **p;
+    size_t bytes = kv->page * (size_t)n;
     if (bytes > 0 && latched == cudaSuccess)
         CU(cudaHostAlloc((void **)p, bytes, cudaHostAllocDefault));
 }

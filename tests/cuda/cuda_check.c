@@ -101,8 +101,6 @@ static void feed(struct run *r, int i, const int32_t *tok, int n, int chunk, flo
     }
 }
 
-/* Relative error of each row: ||a - b|| / ||b||. Returns the median; *worst, *cosine of the worst.
- */
 static int by_size(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -122,6 +120,7 @@ static bool same_enough(const float *a, const float *b, int n_row, int n_vocab, 
     return card_opts.deterministic ? memcmp(a, b, n * sizeof *a) == 0 : median < 0.02;
 }
 
+/* Relative error of each row: ||a - b|| / ||b||. Returns the median; *worst; *n_far beyond 2 %. */
 static double row_errors(const float *a, const float *b, int n_row, int n_vocab, double *worst,
                          int *n_far)
 {
