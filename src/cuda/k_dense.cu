@@ -1,7 +1,8 @@
 /* The dense products: queries, keys and values with their rotation and place in the cache; the
  * output projection onto the residual; the head.
  */
-#include "cuda/gemm.h"
+#include "cuda/thin.h"
+#include "cuda/warpgroup.h"
 
 #include <cuda_fp8.h>
 

@@ -1,5 +1,6 @@
 /* The experts' products over rows grouped by expert. */
-#include "cuda/gemm.h"
+#include "cuda/thin.h"
+#include "cuda/warpgroup.h"
 
 #include <math.h>
 
