@@ -491,6 +491,42 @@ static void feed_two(struct run *r, const int32_t *tok, int n, float *first, flo
     }
 }
 
+/* The rows once more, `chunk` of them in each step between whole prompts of other sequences, so
+ * that a step has up to MOST rows. */
+enum { MOST = 512, OTHERS = 3 };
+
+static void feed_among(struct run *r, const int32_t *tok, int n, int chunk, float *got)
+{
+    struct err e = {0};
+    static int32_t ids[MOST], rows[MOST];
+    size_t V = (size_t)r->n_vocab;
+    int long_one = min_int(n, (MOST - chunk) / OTHERS);
+    for (int p = 0; p < n; p += chunk) {
+        struct batch_seq q[OTHERS + 1];
+        int m = 0, own = min_int(chunk, n - p), own_row0 = 0;
+        for (int i = 0; i <= OTHERS; i++) {
+            bool mine = i == 1;
+            int len = mine ? own : long_one;
+            if (mine)
+                own_row0 = m;
+            q[i] = span(r, i, m, len, mine ? p : 0);
+            memcpy(ids + m, tok + (mine ? p : 0), (size_t)len * sizeof *ids);
+            m += len;
+        }
+        for (int k = 0; k < own; k++)
+            rows[k] = own_row0 + k;
+        struct batch b = {.n_row = m,
+                          .tok = ids,
+                          .n_seq = OTHERS + 1,
+                          .seq = q,
+                          .n_logit = own,
+                          .logit_row = rows};
+        struct step_out out;
+        fixture_must(r->b->step(r->b, &b, &out, &e), &e);
+        memcpy(got + (size_t)p * V, out.logits, (size_t)own * V * sizeof *got);
+    }
+}
+
 static void check_folder(const char *dir, int n)
 {
     struct err e = {0};
@@ -498,7 +534,7 @@ static void check_folder(const char *dir, int n)
     struct run cuda, cpu;
     fixture_must(weights_open(dir, false, &w, &e), &e);
     uint64_t t = clock_ns();
-    fixture_must(run_open(&cuda, w, true, 2, n, 512, 512, &e), &e);
+    fixture_must(run_open(&cuda, w, true, OTHERS + 1, n, MOST, MOST, &e), &e);
     printf("      on the card after %.2f s, %.1f GB/s\n", clock_ms_since(t) / 1e3,
            (double)w->n_bytes / clock_ms_since(t) / 1e6);
     fixture_must(run_open(&cpu, w, false, 2, n, 512, 512, &e), &e);
@@ -532,6 +568,14 @@ static void check_folder(const char *dir, int n)
         verdict(same_enough(got, a, n, w->spec.n_vocab, median),
                 "beside another sequence: median %.1e worst %.1e, %d over 2 %%", median, worst,
                 far);
+    }
+    static const int among[] = {1, 16, 60};
+    for (int i = 0; i < 3; i++) {
+        feed_among(&cuda, tok, n, among[i], b);
+        median = row_errors(b, a, n, w->spec.n_vocab, &worst, &far);
+        verdict(same_enough(b, a, n, w->spec.n_vocab, median),
+                "chunks of %d among many rows: median %.1e worst %.1e, %d over 2 %%", among[i],
+                median, worst, far);
     }
     mem_free(two);
     check_picks(&cuda, dir, tok, min_int(n, PICK_ROWS), 60);
