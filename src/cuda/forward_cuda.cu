@@ -10,8 +10,8 @@
  *     norm, router, choice | gate and up with SwiGLU | down, experts' sum | head, best token
  *
  * and copies the results back, or leaves the logits there for pick.h to choose from. Steps in which
- * every sequence has one row (decoding) are replayed as CUDA graphs, one for each number of rows
- * and power of two of keys.
+ * every row has logits (decoding, with guessed tokens or without) are replayed as CUDA graphs, one
+ * for each number of rows and of blocks and power of two of keys.
  *
  * Arithmetic: residual, norms, router, softmax, rotation and sums in float32, inputs of the
  * matrix products and the cache in bf16, weights exact. Exported is cuda_backend_open alone.
@@ -29,11 +29,19 @@ extern "C" {
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_GRAPHS = 64 };
+/* A kind of step worth a graph comes again; with guessed tokens there are many kinds. */
+enum { MAX_GRAPHS = 64, COMES_AGAIN = 3 };
+
+/* What the launches of a step whose rows all have logits, and the places of its integers, depend
+ * on. */
+struct shape {
+    int n_row, n_seq, n_single, n_block, n_unit;
+};
 
 struct graph {
-    int n_row, n_unit;
-    cudaGraphExec_t exec;
+    struct shape shape;
+    int n_seen;
+    cudaGraphExec_t exec; /* NULL: not made yet */
 };
 
 struct cuda;
@@ -88,6 +96,7 @@ struct cuda {
 /* ---- errors ---- */
 
 static cudaError_t latched;
+static bool latched_pinned; /* it was the host's memory that ran out */
 static char latched_at[160];
 
 cudaError_t cu_check(cudaError_t rc, const char *what, const char *file, int line)
@@ -103,6 +112,11 @@ cudaError_t cu_check(cudaError_t rc, const char *what, const char *file, int lin
 
 static status card_error(struct err *e)
 {
+    if (latched_pinned)
+        return err_set(e, E_NOMEM,
+                       "this machine cannot lock enough memory for copies to the card (a smaller "
+                       "--swap-gb or --max-batch-tokens wants less): %s",
+                       latched_at);
     if (latched == cudaErrorMemoryAllocation)
         return err_set(e, E_NOMEM, "the card's memory is too small: %s", latched_at);
     return err_set(e, E_DEVICE, "CUDA: %s: %s", cudaGetErrorString(latched), latched_at);
@@ -201,29 +215,40 @@ static void run_step(struct cuda *c)
                        cudaMemcpyDeviceToHost, c->stream));
 }
 
-/* The graph of this kind of step, made when it is first needed; the oldest gives way. */
-static cudaGraphExec_t graph_of(struct cuda *c)
+/* The place of this kind of step; the oldest kind gives way to a new one. */
+static struct graph *graph_at(struct cuda *c, const struct shape *shape)
 {
     for (int i = 0; i < c->n_graph; i++)
-        if (c->graph[i].n_row == c->n_row && c->graph[i].n_unit == c->n_unit)
-            return c->graph[i].exec;
+        if (memcmp(&c->graph[i].shape, shape, sizeof *shape) == 0)
+            return &c->graph[i];
+    struct graph *at = &c->graph[c->next_graph];
+    if (c->n_graph < MAX_GRAPHS)
+        c->n_graph++;
+    else if (at->exec)
+        cudaGraphExecDestroy(at->exec);
+    c->next_graph = (c->next_graph + 1) % MAX_GRAPHS;
+    *at = (struct graph){*shape, 0, NULL};
+    return at;
+}
+
+/* The graph of the step under way, made when its kind has come often enough; before that NULL. */
+static cudaGraphExec_t graph_of(struct cuda *c, int n_seq)
+{
+    struct shape shape = {c->n_row, n_seq, c->n_single, c->n_block, c->n_unit};
+    struct graph *at = graph_at(c, &shape);
+    bool decodes = c->n_block == 0 || c->opts.deterministic;
+    at->n_seen += at->n_seen < COMES_AGAIN;
+    if (at->exec || (!decodes && at->n_seen < COMES_AGAIN))
+        return at->exec;
     cudaGraph_t g = NULL;
-    cudaGraphExec_t exec = NULL;
     CU(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal));
     run_step(c);
     CU(cudaStreamEndCapture(c->stream, &g));
     if (latched != cudaSuccess)
         return NULL;
-    CU(cudaGraphInstantiate(&exec, g, 0));
+    CU(cudaGraphInstantiate(&at->exec, g, 0));
     cudaGraphDestroy(g);
-    struct graph *at = &c->graph[c->next_graph];
-    if (c->n_graph < MAX_GRAPHS)
-        c->n_graph++;
-    else
-        cudaGraphExecDestroy(at->exec);
-    c->next_graph = (c->next_graph + 1) % MAX_GRAPHS;
-    *at = (struct graph){c->n_row, c->n_unit, exec};
-    return exec;
+    return at->exec;
 }
 
 static int div_up(int a, int b)
@@ -349,13 +374,11 @@ static status cuda_step(struct backend *base, const struct batch *b, struct step
     size_t n = fill_step(c, b);
     CU(cudaMemcpyAsync(c->dev_step, c->host_step, n * sizeof *c->dev_step, cudaMemcpyHostToDevice,
                        c->stream));
-    if (b->n_seq == c->n_row && c->n_logit == c->n_row) {
-        cudaGraphExec_t exec = graph_of(c);
-        if (exec)
-            CU(cudaGraphLaunch(exec, c->stream));
-    } else {
+    cudaGraphExec_t exec = c->n_logit == c->n_row ? graph_of(c, b->n_seq) : NULL;
+    if (exec)
+        CU(cudaGraphLaunch(exec, c->stream));
+    else if (latched == cudaSuccess)
         run_step(c);
-    }
     out->logits = NULL;
     if (b->defer)
         return latched == cudaSuccess ? OK : card_error(e);
@@ -460,12 +483,12 @@ static void pool_init(struct cuda *c, struct dpool *kv, int n_page)
         get(&kv->p, kv->page * (size_t)n_page);
 }
 
-/* Pinned places for n pages that are swapped out. */
-static void host_init(const struct dpool *kv, int n, uint8_t **p)
+/* Page-locked memory of the host, which copies to and from the card want. */
+template <typename T> static void pin(T **p, size_t n)
 {
-    size_t bytes = kv->page * (size_t)n;
-    if (bytes > 0 && latched == cudaSuccess)
-        CU(cudaHostAlloc((void **)p, bytes, cudaHostAllocDefault));
+    if (n > 0 && latched == cudaSuccess)
+        latched_pinned = CU(cudaHostAlloc((void **)p, n * sizeof **p, cudaHostAllocDefault)) ==
+                         cudaErrorMemoryAllocation;
 }
 
 static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, struct err *e)
@@ -494,11 +517,11 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
     size_t rows = R > L ? R : L;
     pool_init(c, &c->full, plan->n_full);
     pool_init(c, &c->window, plan->n_window);
-    host_init(&c->full, plan->n_host_full, &c->host_full);
-    host_init(&c->window, plan->n_host_window, &c->host_window);
+    pin(&c->host_full, c->full.page * (size_t)plan->n_host_full);
+    pin(&c->host_window, c->window.page * (size_t)plan->n_host_window);
     CU(cudaMemGetInfo(&before, &all));
-    if (c->cpu && latched == cudaSuccess)
-        CU(cudaHostAlloc((void **)&c->host_x, R * d * sizeof *c->host_x, cudaHostAllocDefault));
+    if (c->cpu)
+        pin(&c->host_x, R * d);
     get(&c->x, R * d);
     get(&c->cos, R * 32);
     get(&c->sin, R * 32);
@@ -525,14 +548,9 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
     get(&c->best, L);
     c->cap_step = R * 32 + 2 * ((size_t)plan->n_full + (size_t)plan->n_window) + 64 * R;
     get(&c->dev_step, c->cap_step);
-    if (latched == cudaSuccess)
-        CU(cudaHostAlloc((void **)&c->host_step, c->cap_step * sizeof *c->host_step,
-                         cudaHostAllocDefault));
-    if (latched == cudaSuccess)
-        CU(cudaHostAlloc((void **)&c->host_logits, L * (size_t)s->n_vocab * sizeof(float),
-                         cudaHostAllocDefault));
-    if (latched == cudaSuccess)
-        CU(cudaHostAlloc((void **)&c->host_best, L * sizeof *c->host_best, cudaHostAllocDefault));
+    pin(&c->host_step, c->cap_step);
+    pin(&c->host_logits, L * (size_t)s->n_vocab);
+    pin(&c->host_best, L);
     if (latched == cudaSuccess && !(c->picker = picker_open(plan->max_logit_rows, s->n_vocab)))
         return err_set(e, E_NOMEM, "out of memory for the CUDA backend");
     CU(cudaMemGetInfo(&after, &all));
@@ -557,7 +575,8 @@ static void cuda_close(struct backend *base)
     if (c->stream)
         cudaStreamSynchronize(c->stream);
     for (int i = 0; i < c->n_graph; i++)
-        cudaGraphExecDestroy(c->graph[i].exec);
+        if (c->graph[i].exec)
+            cudaGraphExecDestroy(c->graph[i].exec);
     for (int i = 0; i < c->spec.n_layer; i++) {
         struct dlayer *l = &c->layer[i];
         float *v[] = {l->attn_norm, l->b_qkv,    l->sinks,    l->b_o,    l->mlp_norm,
