@@ -13,8 +13,9 @@
  *                          first half of the vectors, s1 over the second
  *
  * Unsigned codes are the values plus a bias (MXFP4: 12 plus twice the value); sums then start at
- * minus the bias times the sum of x. A tile is 8 outputs, one per lane, times some rows; a single
- * row of MXFP4 is read as it lies instead, two blocks at once, and the lanes are added across.
+ * minus the bias times the sum of x. A tile is 8 outputs, one per lane, times some rows; few rows
+ * decode MXFP4 as they need it, many unpack it once for all. A single row of MXFP4 is read as it
+ * lies instead, two blocks at once, and the lanes are added across.
  * Integers are exact, so all ways give the same sums.
  */
 #include "cpu/kern.h"
@@ -23,6 +24,7 @@
 
 enum {
     Q8_NR = 4,    /* rows per tile */
+    Q8_FEW = 8,   /* rows up to which each tile decodes MXFP4 for itself */
     Q8_ROWS = 96, /* rows that meet all outputs before the next ones: they stay in L2 */
     Q8_BIAS = 12,
     Q8_TILE = Q8_IN * Q8_OUT, /* bytes of a block of a tile */
@@ -77,17 +79,58 @@ static inline void q8_put(const struct mul_q8 *m, int r, int o, int n, __m256 ac
     }
 }
 
-/* Outputs [o, o + n) of rows [r, r + nr). MXFP4: w [n_block][Q8_TILE] and ws [n_block, Q8_OUT] by
- * q8_unpack; dense: w is struct q8_block. */
-INLINE void q8_tile(bool mx, int nr, const struct mul_q8 *m, const void *w, const float *ws, int o,
-                    int n, int r)
+/* Codes of output o + i (the last of n for those beyond). */
+static inline const uint8_t *q8_code_row(const struct mul_q8 *m, int o, int n, int i)
+{
+    size_t ld = (size_t)m->n_in / 2;
+    return (const uint8_t *)m->w + (size_t)(o + min_int(i, n - 1)) * ld;
+}
+
+/* Bytes 4 g to 4 g + 3 of a block of 8 outputs to v[g], output by output: eight nibbles each. */
+INLINE void q8_gather(const uint8_t *const p[Q8_OUT], int b, __m256i v[4])
+{
+    __m256i t[4];
+    UNROLL for (int i = 0; i < 4; i++) v[i] = _mm256_inserti128_si256(
+        q8_blocks(p[i] + 16 * b, 1),
+        _mm_loadu_si128((const __m128i *)(const void *)(p[i + 4] + 16 * b)), 1);
+    UNROLL for (int i = 0; i < 4; i += 2)
+    {
+        t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        v[2 * i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        v[2 * i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    }
+}
+
+/* The next 8 outputs' codes, of which block b's time fetches its share: rows of 1,440 bytes side by
+ * side defeat the hardware's own prefetcher. */
+INLINE void q8_fetch(const uint8_t *next, int b)
+{
+    UNROLL for (int j = 0; j < Q8_TILE / 2; j += 64)
+        _mm_prefetch((const char *)next + b * (Q8_TILE / 2) + j, _MM_HINT_T0);
+}
+
+/* What a tile's weights are: struct q8_block; MXFP4's codes as they lie; the same by q8_unpack. */
+enum q8_form { Q8_DENSE, Q8_CODES, Q8_UNPACKED };
+
+/* Outputs [o, o + n) of rows [r, r + nr). w: the matrix's struct q8_block, or what q8_unpack made;
+ * MXFP4: ws [n_block, Q8_OUT] their scales. */
+INLINE void q8_tile(enum q8_form form, int nr, const struct mul_q8 *m, const void *w,
+                    const float *ws, int o, int n, int r)
 {
     int n_block = m->n_in / Q8_IN;
-    const uint8_t *p = w;
+    const uint8_t *p = w, *code[Q8_OUT], *next = NULL;
     const int8_t *x[Q8_NR];
     const float *d[Q8_NR];
     const int32_t *sum[Q8_NR];
     __m256 acc[Q8_NR];
+    if (form == Q8_CODES) {
+        next = q8_code_row(m, o + Q8_OUT, 1, 0);
+        UNROLL for (int i = 0; i < Q8_OUT; i++) code[i] = q8_code_row(m, o, n, i);
+    }
     UNROLL for (int j = 0; j < nr; j++)
     {
         size_t i = q8_row(m, r + j);
@@ -97,20 +140,9 @@ INLINE void q8_tile(bool mx, int nr, const struct mul_q8 *m, const void *w, cons
         acc[j] = _mm256_setzero_ps();
     }
     for (int b = 0; b < n_block; b++) {
-        __m256i s[Q8_NR];
+        __m256i s[Q8_NR], raw[4];
         __m256 scale;
-        if (mx) {
-            scale = _mm256_loadu_ps(ws + b * Q8_OUT);
-            UNROLL for (int j = 0; j < nr; j++) s[j] = q8_start(Q8_BIAS, sum[j][b]);
-            UNROLL for (int h = 0; h < 2; h++, p += Q8_TILE / 2)
-            {
-                __m256i u[4];
-                UNROLL for (int g = 0; g < 4; g++) u[g] =
-                    _mm256_loadu_si256((const __m256i *)(const void *)(p + 32 * g));
-                UNROLL for (int j = 0; j < nr; j++) s[j] =
-                    q8_dot_small(s[j], u, x[j] + b * Q8_IN + 16 * h);
-            }
-        } else {
+        if (form == Q8_DENSE) {
             scale = q8_bf16((const uint16_t *)(const void *)p);
             p += offsetof(struct q8_block, q);
             UNROLL for (int j = 0; j < nr; j++) s[j] = q8_start(Q8_DENSE_BIAS, sum[j][b]);
@@ -118,10 +150,27 @@ INLINE void q8_tile(bool mx, int nr, const struct mul_q8 *m, const void *w, cons
             {
                 __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
                 __m256i u = q8_dense(v);
-                if (nr == 1 && g % 2 == 0)
+                if (g % 2 == 0)
                     _mm_prefetch((const char *)p + Q8_AHEAD, _MM_HINT_T0);
                 UNROLL for (int j = 0; j < nr; j++) s[j] =
                     q8_dot(s[j], u, v, x[j] + b * Q8_IN + 4 * g);
+            }
+        } else {
+            if (form == Q8_CODES) {
+                q8_fetch(next, b);
+                q8_gather(code, b, raw);
+            }
+            scale = _mm256_loadu_ps(ws + b * Q8_OUT);
+            UNROLL for (int j = 0; j < nr; j++) s[j] = q8_start(Q8_BIAS, sum[j][b]);
+            UNROLL for (int h = 0; h < 2; h++, p += Q8_TILE / 2)
+            {
+                __m256i u[4];
+                UNROLL for (int g = 0; g < 4; g++) u[g] =
+                    form == Q8_CODES
+                        ? q8_codes(h == 0 ? raw[g] : _mm256_srli_epi16(raw[g], 4))
+                        : _mm256_loadu_si256((const __m256i *)(const void *)(p + 32 * g));
+                UNROLL for (int j = 0; j < nr; j++) s[j] =
+                    q8_dot_small(s[j], u, x[j] + b * Q8_IN + 16 * h);
             }
         }
         UNROLL for (int j = 0; j < nr; j++) acc[j] = q8_add(acc[j], s[j], scale, d[j][b]);
@@ -129,18 +178,22 @@ INLINE void q8_tile(bool mx, int nr, const struct mul_q8 *m, const void *w, cons
     UNROLL for (int j = 0; j < nr; j++) q8_put(m, r + j, o, n, acc[j]);
 }
 
-/* Rows [r, end) meet a tile. */
-INLINE void q8_rows_meet(bool mx, const struct mul_q8 *m, const void *w, const float *ws, int o,
-                         int n, int r, int end)
+/* Rows [r, end) meet a tile: four at once, but five as three and two. */
+INLINE void q8_rows_meet(enum q8_form form, const struct mul_q8 *m, const void *w, const float *ws,
+                         int o, int n, int r, int end)
 {
-    for (; r + Q8_NR <= end; r += Q8_NR)
-        q8_tile(mx, Q8_NR, m, w, ws, o, n, r);
-    if (r + 2 <= end) {
-        q8_tile(mx, 2, m, w, ws, o, n, r);
-        r += 2;
+    for (; end - r == 4 || end - r > 6; r += 4)
+        q8_tile(form, 4, m, w, ws, o, n, r);
+    if (end - r == 3 || end - r > 4) {
+        q8_tile(form, 3, m, w, ws, o, n, r);
+        r += 3;
     }
-    if (r < end)
-        q8_tile(mx, 1, m, w, ws, o, n, r);
+    if (end - r == 3)
+        q8_tile(form, 3, m, w, ws, o, n, r);
+    else if (end - r == 2)
+        q8_tile(form, 2, m, w, ws, o, n, r);
+    else if (end - r == 1 && form != Q8_CODES)
+        q8_tile(form, 1, m, w, ws, o, n, r);
 }
 
 static void mul_q8(const struct mul_q8 *m)
@@ -148,7 +201,7 @@ static void mul_q8(const struct mul_q8 *m)
     const struct q8_block *w = m->w;
     for (int r = 0; r < m->n_row; r += Q8_ROWS)
         for (int o = 0; o < m->n_out; o += Q8_OUT)
-            q8_rows_meet(false, m, w + (size_t)o / Q8_OUT * (size_t)(m->n_in / Q8_IN), NULL, o,
+            q8_rows_meet(Q8_DENSE, m, w + (size_t)o / Q8_OUT * (size_t)(m->n_in / Q8_IN), NULL, o,
                          Q8_OUT, r, min_int(r + Q8_ROWS, m->n_row));
 }
 
@@ -207,13 +260,6 @@ static void q8_scales(const struct mul_q8 *m, int o, int n, float *ws)
     }
 }
 
-/* Codes of output o + i (the last of n for those beyond). */
-static inline const uint8_t *q8_code_row(const struct mul_q8 *m, int o, int n, int i)
-{
-    size_t ld = (size_t)m->n_in / 2;
-    return (const uint8_t *)m->w + (size_t)(o + min_int(i, n - 1)) * ld;
-}
-
 /* 8 x 8 numbers of 32 bits. */
 INLINE void q8_transpose(__m256i v[8])
 {
@@ -241,19 +287,19 @@ INLINE void q8_transpose(__m256i v[8])
 /* The codes of the same outputs: to [n_block][four inputs][output][4]. */
 static void q8_unpack(const struct mul_q8 *m, int o, int n, uint8_t *to)
 {
-    const uint8_t *p[Q8_OUT];
+    const uint8_t *p[Q8_OUT], *next = q8_code_row(m, o + Q8_OUT, 1, 0);
     for (int i = 0; i < Q8_OUT; i++)
         p[i] = q8_code_row(m, o, n, i);
     for (int b = 0; b < m->n_in / Q8_IN; b++, to += Q8_TILE) {
-        __m256i v[8];
-        UNROLL for (int i = 0; i < 8; i++)
+        __m256i v[4];
+        q8_fetch(next, b);
+        q8_gather(p, b, v);
+        UNROLL for (int g = 0; g < 4; g++)
         {
-            __m128i c = _mm_loadu_si128((const __m128i *)(const void *)(p[i] + 16 * b));
-            v[i] = q8_codes(_mm256_set_m128i(_mm_srli_epi16(c, 4), c));
+            _mm256_storeu_si256((__m256i *)(void *)(to + 32 * g), q8_codes(v[g]));
+            _mm256_storeu_si256((__m256i *)(void *)(to + Q8_TILE / 2 + 32 * g),
+                                q8_codes(_mm256_srli_epi16(v[g], 4)));
         }
-        q8_transpose(v);
-        UNROLL for (int i = 0; i < 8; i++)
-            _mm256_storeu_si256((__m256i *)(void *)(to + 32 * i), v[i]);
     }
 }
 
@@ -293,13 +339,13 @@ static void q8_mx_one(const struct mul_q8 *m, int o, int n, const float *ws)
     int n_block = m->n_in / Q8_IN, b = 0;
     size_t i = q8_row(m, 0), at = i * (m->x.ld / Q8_IN);
     const int8_t *x = m->x.q + i * m->x.ld;
-    const uint8_t *p[Q8_OUT], *ahead = q8_code_row(m, o + Q8_OUT, 1, 0);
+    const uint8_t *p[Q8_OUT], *next = q8_code_row(m, o + Q8_OUT, 1, 0);
     __m256 acc = _mm256_setzero_ps();
     for (int j = 0; j < Q8_OUT; j++)
         p[j] = q8_code_row(m, o, n, j);
-    for (; b + 2 <= n_block; b += 2, ahead += Q8_TILE) {
-        UNROLL for (int j = 0; j < Q8_TILE; j += 64)
-            _mm_prefetch((const char *)ahead + j, _MM_HINT_T0);
+    for (; b + 2 <= n_block; b += 2) {
+        q8_fetch(next, b);
+        q8_fetch(next, b + 1);
         acc = q8_mx_step(2, p, b, x, m->x.d + at, m->x.sum + at, ws, acc);
     }
     if (b < n_block)
@@ -312,15 +358,18 @@ static void mul_mx_q8(const struct mul_q8 *m)
     float *ws = m->tmp;
     uint8_t *codes = (uint8_t *)(ws + (size_t)(m->n_in / Q8_IN) * Q8_OUT);
     for (int r = 0; r < m->n_row; r += Q8_ROWS) {
+        int end = min_int(r + Q8_ROWS, m->n_row);
         for (int o = 0; o < m->n_out; o += Q8_OUT) {
             int n = min_int(Q8_OUT, m->n_out - o);
             q8_scales(m, o, n, ws);
             if (m->n_row == 1) {
                 q8_mx_one(m, o, n, ws);
-                continue;
+            } else if (m->n_row <= Q8_FEW) {
+                q8_rows_meet(Q8_CODES, m, NULL, ws, o, n, r, end);
+            } else {
+                q8_unpack(m, o, n, codes);
+                q8_rows_meet(Q8_UNPACKED, m, codes, ws, o, n, r, end);
             }
-            q8_unpack(m, o, n, codes);
-            q8_rows_meet(true, m, codes, ws, o, n, r, min_int(r + Q8_ROWS, m->n_row));
         }
     }
 }
