@@ -574,10 +574,16 @@ static void give_birth(struct engine *g, struct seq *first, const float *logits)
     }
 }
 
+/* The next token is the first of one of several choices. */
+static bool is_first_of_many(const struct seq *s)
+{
+    return s->request->par.n > 1 && s->n_ids == s->n_prompt;
+}
+
 /* The choices that wait for the first one's logits. */
 static bool is_pregnant(const struct seq *s)
 {
-    return s->index == 0 && s->request->par.n > 1 && s->n_ids == s->n_prompt;
+    return s->index == 0 && is_first_of_many(s);
 }
 
 /* After a step: logits are those of the rows planned for p, whose first n_row are certain; of a
@@ -721,7 +727,8 @@ static void describe(struct seq *s, int ahead, struct pick *p)
 }
 
 /* What becomes of the logits of a deferred step: rows that are handed out, or that more than one
- * token is made from, come to the host. */
+ * token is made from, come to the host; so do those of a choice that had to compute its prompt
+ * itself, since the backend's log-probabilities may differ from ours in the last bit. */
 static void plan_picks(struct engine *g, const struct batch *b)
 {
     struct pick *at = g->pick;
@@ -733,7 +740,7 @@ static void plan_picks(struct engine *g, const struct batch *b)
         for (int k = 0; k < p->n_logit; k++)
             at[k] = (struct pick){.kind = PICK_LOGITS};
         p->n_picked = 1 + p->n_draft;
-        if (next && !wants_all(s) && r->par.n_top == 0 && !is_pregnant(s)) {
+        if (next && !wants_all(s) && r->par.n_top == 0 && !is_first_of_many(s)) {
             p->n_picked = 1 + rules_last(s, p->draft, p->n_draft);
             for (int k = 0; k < p->n_logit; k++)
                 if (k < p->n_picked)
