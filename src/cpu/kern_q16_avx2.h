@@ -4,17 +4,26 @@
  * A row's number is 256 times one signed byte plus another, so each vector of weights meets two of
  * x. Sums of 16 bits hold eight products of bytes up to 128 with codes up to 24.
  */
-enum { Q16_NR = 2, Q16_ROWS = 48 }; /* rows of a tile; rows that stay in L2 */
+enum {
+    Q16_NR = 2,   /* rows of a tile */
+    Q16_FEW = 4,  /* rows up to which each tile decodes for itself */
+    Q16_ROWS = 48 /* rows that stay in L2 */
+};
 
-/* Outputs [o, o + n) of rows [r, r + nr), unpacked as for q8_tile. */
-INLINE void q16_tile(int nr, const struct mul_q8 *m, const uint8_t *p, const float *ws, int o,
-                     int n, int r)
+/* Outputs [o, o + n) of rows [r, r + nr): Q8_CODES, or Q8_UNPACKED to p, as for q8_tile. */
+INLINE void q16_tile(enum q8_form form, int nr, const struct mul_q8 *m, const uint8_t *p,
+                     const float *ws, int o, int n, int r)
 {
     int n_block = m->n_in / Q8_IN;
+    const uint8_t *code[Q8_OUT], *next = NULL;
     const int8_t *x[Q16_NR];
     const float *d[Q16_NR];
     const int32_t *sum[Q16_NR];
     __m256 acc[Q16_NR];
+    if (form == Q8_CODES) {
+        next = q8_code_row(m, o + Q8_OUT, 1, 0);
+        UNROLL for (int i = 0; i < Q8_OUT; i++) code[i] = q8_code_row(m, o, n, i);
+    }
     UNROLL for (int j = 0; j < nr; j++)
     {
         size_t i = q8_row(m, r + j);
@@ -24,22 +33,30 @@ INLINE void q16_tile(int nr, const struct mul_q8 *m, const uint8_t *p, const flo
         acc[j] = _mm256_setzero_ps();
     }
     for (int b = 0; b < n_block; b++) {
-        __m256i high[Q16_NR], low[Q16_NR];
+        __m256i high[Q16_NR], low[Q16_NR], raw[4];
+        if (form == Q8_CODES) {
+            q8_fetch(next, b);
+            q8_gather(code, b, raw);
+        }
         UNROLL for (int j = 0; j < nr; j++)
         {
             high[j] = _mm256_setzero_si256();
             low[j] = q8_start(Q8_BIAS, sum[j][b]);
         }
-        UNROLL for (int h = 0; h < 2; h++, p += Q8_TILE / 2)
+        UNROLL for (int h = 0; h < 2; h++)
         {
             __m256i u[4];
-            UNROLL for (int g = 0; g < 4; g++) u[g] = load(p + 32 * g);
+            UNROLL for (int g = 0; g < 4; g++) u[g] =
+                form == Q8_CODES ? q8_codes(h == 0 ? raw[g] : _mm256_srli_epi16(raw[g], 4))
+                                 : load(p + 32 * g);
             UNROLL for (int j = 0; j < nr; j++)
             {
                 const int8_t *at = x[j] + 2 * b * Q8_IN + 16 * h;
                 high[j] = q8_dot_small(high[j], u, at);
                 low[j] = q8_dot_small(low[j], u, at + Q8_IN);
             }
+            if (form == Q8_UNPACKED)
+                p += Q8_TILE / 2;
         }
         __m256 scale = _mm256_loadu_ps(ws + b * Q8_OUT);
         UNROLL for (int j = 0; j < nr; j++)
@@ -102,17 +119,28 @@ static void q16_one(const struct mul_q8 *m, int o, int n, const float *ws, const
     size_t at = q8_row(m, 0) * (m->x.ld / Q8_IN);
     const float *d = m->x.d + at;
     const int32_t *sum = m->x.sum + at;
-    const uint8_t *p[Q8_OUT], *ahead = q8_code_row(m, o + Q8_OUT, 1, 0);
+    const uint8_t *p[Q8_OUT], *next = q8_code_row(m, o + Q8_OUT, 1, 0);
     __m256 acc = _mm256_setzero_ps();
     for (int j = 0; j < Q8_OUT; j++)
         p[j] = q8_code_row(m, o, n, j);
-    for (; b + 2 <= n_block; b += 2, ahead += Q8_TILE, x += 4 * Q8_IN) {
-        UNROLL for (int j = 0; j < Q8_TILE; j += 64) vf_fetch(ahead + j);
+    for (; b + 2 <= n_block; b += 2, x += 4 * Q8_IN) {
+        q8_fetch(next, b);
+        q8_fetch(next, b + 1);
         acc = q16_step(2, p, b, x, d, sum, ws, acc);
     }
     if (b < n_block)
         acc = q16_step(1, p, b, x, d, sum, ws, acc);
     q8_put(m, 0, o, n, acc);
+}
+
+/* Rows [r, end) meet a tile. */
+INLINE void q16_rows_meet(enum q8_form form, const struct mul_q8 *m, const uint8_t *p,
+                          const float *ws, int o, int n, int r, int end)
+{
+    for (; r + Q16_NR <= end; r += Q16_NR)
+        q16_tile(form, Q16_NR, m, p, ws, o, n, r);
+    if (r < end)
+        q16_tile(form, 1, m, p, ws, o, n, r);
 }
 
 static void mul_mx_q16(const struct mul_q8 *m)
@@ -133,13 +161,14 @@ static void mul_mx_q16(const struct mul_q8 *m)
     for (int r0 = 0; r0 < m->n_row; r0 += Q16_ROWS) {
         int end = min_int(r0 + Q16_ROWS, m->n_row);
         for (int o = 0; o < m->n_out; o += Q8_OUT) {
-            int n = min_int(Q8_OUT, m->n_out - o), r = r0;
+            int n = min_int(Q8_OUT, m->n_out - o);
             q8_scales(m, o, n, ws);
-            q8_unpack(m, o, n, codes);
-            for (; r + Q16_NR <= end; r += Q16_NR)
-                q16_tile(Q16_NR, m, codes, ws, o, n, r);
-            if (r < end)
-                q16_tile(1, m, codes, ws, o, n, r);
+            if (m->n_row <= Q16_FEW) {
+                q16_rows_meet(Q8_CODES, m, NULL, ws, o, n, r0, end);
+            } else {
+                q8_unpack(m, o, n, codes);
+                q16_rows_meet(Q8_UNPACKED, m, codes, ws, o, n, r0, end);
+            }
         }
     }
 }
