@@ -36,8 +36,9 @@
  * MXFP4 rows as vf_mx_load gives them; an output's products are added lane by lane, vector after
  * vector, then vf_sum. Every tile shape does exactly that.
  *
- * One row streams the weights from memory and prefetches them. Several rows are a matrix product
- * (mul_many): blocks of inputs and outputs, so that what the innermost loop reads lies in L1.
+ * One row (of dense weights a few) streams the weights from memory. Several rows are a matrix
+ * product (mul_many): blocks of inputs and outputs, so that what the innermost loop reads lies in
+ * L1.
  */
 #include "cpu/kern.h"
 
@@ -53,6 +54,7 @@ enum {
     MX_VEC = MX_GROUP * MX_IN / VF_W,
     MUL_NO = 4,     /* outputs per tile */
     MUL_NO_ONE = 8, /* the same for a single row: as many chains as the adders' latency needs */
+    MUL_FEW = 4,    /* rows that meet dense weights as they stream in */
     MANY_IN = 512,  /* inputs, outputs and rows of a block of mul_many */
     MANY_OUT = 128,
     MANY_ROW = 48
@@ -150,10 +152,11 @@ INLINE size_t row_bytes(enum wtype t, int n)
     return t == W_MX ? (size_t)n / MX_IN * MX_BYTES : (size_t)n * w_bytes(t);
 }
 
-/* Adds n inputs from k on to `no` outputs of one row; x is the row's vectors of this step. They are
- * read again for each output: kept in registers they would push out the accumulators. */
-INLINE void one_step(enum wtype t, int no, const uint8_t *w, size_t ld, const uint8_t *scale,
-                     int n_block, int k, int n, const float *x, VF *acc)
+/* Adds n inputs from k on to `no` outputs of nr rows, acc [no, nr]; x [vector, nr]: the rows'
+ * vectors of this step. MXFP4's are read again for each output: kept in registers they would push
+ * out the accumulators. */
+INLINE void few_step(enum wtype t, int no, int nr, const uint8_t *w, size_t ld,
+                     const uint8_t *scale, int n_block, int k, int n, const float *x, VF *acc)
 {
     const int vectors = t == W_MX ? MX_VEC : 1;
     UNROLL for (int i = 0; i < no; i++)
@@ -162,14 +165,14 @@ INLINE void one_step(enum wtype t, int no, const uint8_t *w, size_t ld, const ui
         step_w(t, w + (size_t)i * ld + row_bytes(t, k), scale + i * n_block + k / MX_IN, n, v);
         if (vectors > 1)
             __asm__("" : "+r"(x));
-        UNROLL for (int j = 0; j < vectors; j++) acc[i] =
-            vf_fma(v[j], vf_load(x + j * VF_W), acc[i]);
+        UNROLL for (int j = 0; j < vectors * nr; j++) acc[i * nr + j % nr] =
+            vf_fma(v[j / nr], vf_load(x + j * VF_W), acc[i * nr + j % nr]);
     }
 }
 
-/* Outputs [o, o + no) of the only row, x as vectors. MXFP4 rows side by side defeat the hardware's
+/* Outputs [o, o + no) of all nr rows, x as vectors. MXFP4 rows side by side defeat the hardware's
  * prefetcher, so each step fetches as much of the next tile; longer rows do better alone. */
-INLINE void one_tile(enum wtype t, int no, const struct mul *m, const float *x, int o)
+INLINE void few_tile(enum wtype t, int no, int nr, const struct mul *m, const float *x, int o)
 {
     const int in = step_in(t), vectors = t == W_MX ? MX_VEC : 1;
     int n_in = m->n_in, n_block = n_in / MX_IN, k = 0;
@@ -178,37 +181,41 @@ INLINE void one_tile(enum wtype t, int no, const struct mul *m, const float *x, 
     const uint8_t *scale = t == W_MX ? m->scale + (size_t)o * (size_t)n_block : NULL;
     const uint8_t *ahead = w + (size_t)no * ld;
     VF acc[MUL_NO_ONE];
-    UNROLL for (int i = 0; i < no; i++) acc[i] = vf_zero();
-    for (; k + in <= n_in; k += in, x += vectors * VF_W) {
+    UNROLL for (int i = 0; i < no * nr; i++) acc[i] = vf_zero();
+    for (; k + in <= n_in; k += in, x += vectors * nr * VF_W) {
         const size_t step = row_bytes(t, in) * (size_t)no;
         if (t == W_MX && no > 1) {
             for (size_t p = 0; p < step; p += 64)
                 vf_fetch(ahead + p);
         }
         ahead += step;
-        one_step(t, no, w, ld, scale, n_block, k, in, x, acc);
+        few_step(t, no, nr, w, ld, scale, n_block, k, in, x, acc);
     }
     if (k < n_in)
-        one_step(t, no, w, ld, scale, n_block, k, n_in - k, x, acc);
-    UNROLL for (int i = 0; i < no; i++) mul_put(m, 0, o + i, vf_sum(acc[i]));
+        few_step(t, no, nr, w, ld, scale, n_block, k, n_in - k, x, acc);
+    UNROLL for (int i = 0; i < no * nr; i++) mul_put(m, i % nr, o + i / nr, vf_sum(acc[i]));
 }
 
-INLINE void mul_one(enum wtype t, const struct mul *m)
+/* All of a product of nr rows. */
+INLINE void mul_few(enum wtype t, int nr, const struct mul *m)
 {
     const int in = step_in(t), vectors = t == W_MX ? MX_VEC : 1;
-    const float *from = mul_x(m, 0);
-    float *x = m->tmp, *to = x;
-    for (int k = 0; k < m->n_in; k += in, to += vectors * VF_W) {
-        VF v[MX_VEC];
-        step_x(t, from + k, min_int(in, m->n_in - k), v);
-        UNROLL for (int j = 0; j < vectors; j++) vf_store(to + j * VF_W, v[j]);
+    float *x = m->tmp;
+    for (int r = 0; r < nr; r++) {
+        const float *from = mul_x(m, r);
+        float *to = x + r * VF_W;
+        for (int k = 0; k < m->n_in; k += in) {
+            VF v[MX_VEC];
+            step_x(t, from + k, min_int(in, m->n_in - k), v);
+            UNROLL for (int j = 0; j < vectors; j++, to += nr * VF_W) vf_store(to, v[j]);
+        }
     }
-    const int no = t == W_MX ? MX_NO_ONE : MUL_NO_ONE;
+    const int no = t == W_MX ? MX_NO_ONE : MUL_NO_ONE / nr;
     int o = 0;
     for (; o + no <= m->n_out; o += no)
-        one_tile(t, no, m, x, o);
+        few_tile(t, no, nr, m, x, o);
     for (; o < m->n_out; o++)
-        one_tile(t, 1, m, x, o);
+        few_tile(t, 1, nr, m, x, o);
 }
 
 /* acc[MUL_NO, nr] += w x over n_vec vectors: w [n_vec, MUL_NO], x [n_vec, nr], all of vectors. */
@@ -320,11 +327,20 @@ INLINE void many_block(enum wtype t, const struct mul *m, int o0, int n_out, int
     }
 }
 
-/* A block of outputs stays in the caches while all rows meet it. */
+/* A block of outputs stays in the caches while all rows meet it, unless they are few. */
 INLINE void mul_any(enum wtype t, const struct mul *m)
 {
     if (m->n_row == 1) {
-        mul_one(t, m);
+        mul_few(t, 1, m);
+        return;
+    }
+    if (t != W_MX && m->n_row <= MUL_FEW) {
+        if (m->n_row == 2)
+            mul_few(t, 2, m);
+        else if (m->n_row == 3)
+            mul_few(t, 3, m);
+        else
+            mul_few(t, 4, m);
         return;
     }
     for (int o = 0; o < m->n_out; o += MANY_OUT)
