@@ -67,11 +67,13 @@ struct work {
     bool one_form;
 };
 
-/* Waits for the routing; false: there are fewer groups. */
+/* Waits for the routing, and only then lets the kernel behind begin: what is older than this one it
+ * may read before its own wait. False: there are fewer groups. */
 static __device__ __forceinline__ bool take_group(const struct work &k, int i, int *expert,
                                                   int *slot0, int *n)
 {
     pdl_wait();
+    pdl_go();
     int4 grp = k.group[i];
     *expert = grp.x;
     *slot0 = grp.y;

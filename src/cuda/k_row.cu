@@ -104,31 +104,31 @@ static __device__ void choose(const float *v, int n, int k, int32_t *idx, float 
 static __device__ void group_slots(const struct droute &r, int n_row, int k, int n_expert, int per)
 {
     __shared__ int count[SPEC_MAX_EXPERT], first[SPEC_MAX_EXPERT];
-    int n = n_row * k;
-    for (int e = threadIdx.x; e < n_expert; e += blockDim.x)
+    int n = n_row * k, t = threadIdx.x, mine = t < n ? __ldcg(r.expert + t) : 0;
+    for (int e = t; e < n_expert; e += blockDim.x)
         count[e] = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        atomicAdd(&count[__ldcg(r.expert + i)], 1);
+    for (int i = t; i < n; i += blockDim.x)
+        atomicAdd(&count[i == t ? mine : __ldcg(r.expert + i)], 1);
     __syncthreads();
     if (threadIdx.x < 32) {
         /* running totals of slots and groups, 32 experts at a time */
         int at = 0, g = 0;
         for (int e0 = 0; e0 < n_expert; e0 += 32) {
-            int e = e0 + threadIdx.x, mine = e < n_expert ? count[e] : 0;
-            int c = mine, k2 = (mine + per - 1) / per, groups = k2;
+            int e = e0 + t, slots = e < n_expert ? count[e] : 0;
+            int c = slots, k2 = (slots + per - 1) / per, groups = k2;
             for (int o = 1; o < 32; o *= 2) {
                 int c1 = __shfl_up_sync(~0u, c, o), k1 = __shfl_up_sync(~0u, k2, o);
-                if (threadIdx.x >= o) {
+                if (t >= o) {
                     c += c1;
                     k2 += k1;
                 }
             }
-            int slot0 = at + c - mine, g0 = g + k2 - groups;
+            int slot0 = at + c - slots, g0 = g + k2 - groups;
             if (e < n_expert)
                 first[e] = slot0;
             for (int i = 0; i < groups; i++)
-                r.group[g0 + i] = make_int4(e, slot0 + i * per, min(per, mine - i * per), 0);
+                r.group[g0 + i] = make_int4(e, slot0 + i * per, min(per, slots - i * per), 0);
             at += __shfl_sync(~0u, c, 31);
             g += __shfl_sync(~0u, k2, 31);
         }
@@ -136,8 +136,8 @@ static __device__ void group_slots(const struct droute &r, int n_row, int k, int
             *r.n_group = g;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        int s = atomicAdd(&first[__ldcg(r.expert + i)], 1);
+    for (int i = t; i < n; i += blockDim.x) {
+        int s = atomicAdd(&first[i == t ? mine : __ldcg(r.expert + i)], 1);
         r.slot[i] = s;
         r.slot_row[s] = i / k;
     }
@@ -251,6 +251,127 @@ static __global__ void __launch_bounds__(1024 / R)
         group_slots(r, n_row, n_active, n_expert, per);
 }
 
+/* ---- router of few rows, from Hopper on ---- */
+
+/* A block takes FEW rows and, a warp each, 8 experts at a time, whose weights are in registers when
+ * the rows arrive; the blocks of a cluster share the experts. Every sum is made as in `router`. */
+enum { FEW = 2, FEW_VEC = 3072 / 4 / 32 };
+
+static __global__ void __launch_bounds__(256, 2)
+    router_few(const float *x, const float *norm, const float *w, const float *bias, int d, int ld,
+               float eps, int n_expert, int n_active, int per, int n_row, struct droute r,
+               __nv_bfloat16 *xn)
+{
+#if __CUDA_ARCH__ >= 900
+    extern __shared__ __align__(16) char smem[];
+    __shared__ float part[FEW_VEC][FEW], score[FEW][SPEC_MAX_EXPERT];
+    float4 *xs = (float4 *)smem; /* [FEW, d / 4] */
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row0 = blockIdx.x * FEW;
+    int rank = blockIdx.z, n_rank = gridDim.z, n = min(FEW, n_row - row0), n_vec = d / 4;
+    pdl_go();
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;");
+    float4 k[FEW_VEC];
+    float b;
+    auto fetch = [&](int e) {
+        b = e < n_expert ? __ldg(bias + e) : 0;
+#pragma unroll
+        for (int i = 0; i < FEW_VEC; i++)
+            k[i] = e < n_expert && lane + 32 * i < n_vec
+                       ? __ldg((const float4 *)(w + (size_t)e * d) + lane + 32 * i)
+                       : make_float4(0, 0, 0, 0);
+    };
+    int e = rank * 8 + warp;
+    fetch(e);
+    pdl_wait();
+    float f[FEW], q[FEW][3] = {};
+#pragma unroll
+    for (int j = 0; j < FEW; j++)
+#pragma unroll
+        for (int i = 0; i < 3; i++) {
+            int at = threadIdx.x + i * 256;
+            if (at >= n_vec)
+                continue;
+            float4 v = ((const float4 *)(x + (size_t)(row0 + min(j, n - 1)) * d))[at];
+            xs[j * n_vec + at] = v;
+            q[j][i] = v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+        }
+#pragma unroll
+    for (int j = 0; j < FEW; j++)
+#pragma unroll
+        for (int i = 0; i < 3; i++) {
+            for (int o = 16; o; o >>= 1)
+                q[j][i] += __shfl_xor_sync(~0u, q[j][i], o);
+            if (lane == 0)
+                part[warp + i * 8][j] = q[j][i];
+        }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < FEW; j++) {
+        f[j] = 0;
+        for (int i = 0; i < FEW_VEC; i++)
+            f[j] += part[i][j];
+        f[j] = rsqrtf(f[j] / (float)d + eps);
+    }
+    asm volatile("barrier.cluster.wait.aligned;"); /* the first block has begun */
+    uint32_t there;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, 0;"
+                 : "=r"(there)
+                 : "r"((uint32_t)__cvta_generic_to_shared(score)));
+    for (;;) {
+        float acc[FEW] = {};
+#pragma unroll
+        for (int i = 0; i < FEW_VEC; i++) {
+            if (lane + 32 * i >= n_vec)
+                break;
+#pragma unroll
+            for (int j = 0; j < FEW; j++) {
+                float4 v = xs[j * n_vec + lane + 32 * i];
+                acc[j] += v.x * k[i].x + v.y * k[i].y + v.z * k[i].z + v.w * k[i].w;
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < FEW; j++) {
+            for (int o = 16; o; o >>= 1)
+                acc[j] += __shfl_xor_sync(~0u, acc[j], o);
+            if (lane == 0 && e < n_expert)
+                asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(
+                                 there + (uint32_t)(j * SPEC_MAX_EXPERT + e) * 4),
+                             "f"(acc[j] * f[j] + b)
+                             : "memory");
+        }
+        e += n_rank * 8;
+        if (e - warp >= n_expert)
+            break;
+        fetch(e);
+    }
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        int at = threadIdx.x + i * 256;
+        if (at >= ld / 4 || i % n_rank != rank)
+            continue;
+        bool in = at < n_vec;
+        float4 g = in ? __ldg((const float4 *)norm + at) : make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int j = 0; j < FEW; j++) {
+            float4 v = in ? xs[j * n_vec + at] : make_float4(0, 0, 0, 0);
+            if (j < n)
+                ((uint2 *)(xn + (size_t)(row0 + j) * ld))[at] =
+                    make_uint2(pack_bf16(v.x * f[j] * g.x, v.y * f[j] * g.y),
+                               pack_bf16(v.z * f[j] * g.z, v.w * f[j] * g.w));
+        }
+    }
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    if (rank)
+        return;
+    if (warp < n)
+        choose(score[warp], n_expert, n_active, r.expert + (size_t)(row0 + warp) * n_active,
+               r.weight + (size_t)(row0 + warp) * n_active);
+    if (last_of(r.arrived, gridDim.x))
+        group_slots(r, n_row, n_active, n_expert, per);
+#endif
+}
+
 template <int R>
 static void router_go(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
                       int n_expert, int n_active, const struct droute *r, __nv_bfloat16 *xn,
@@ -264,44 +385,69 @@ static void router_go(const struct dlayer *l, const float *x, int n_row, int d, 
            router_group(&l->gate, n_row, n_active, n_expert), n_row, *r, xn);
 }
 
+static void router_few_go(const struct dlayer *l, const float *x, int n_row, int d, int ld,
+                          float eps, int n_expert, int n_active, const struct droute *r,
+                          __nv_bfloat16 *xn, cudaStream_t s)
+{
+    int ranks = (n_expert + 7) / 8;
+    launch<true>(router_few, dim3((n_row + FEW - 1) / FEW, 1, ranks < 8 ? ranks : 8), 256,
+                 FEW * d * sizeof(float), s, x, l->mlp_norm, l->router, l->b_router, d, ld, eps,
+                 n_expert, n_active, router_group(&l->gate, n_row, n_active, n_expert), n_row, *r,
+                 xn);
+}
+
 void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
               int n_expert, int n_active, const struct droute *r, __nv_bfloat16 *xn, cudaStream_t s)
 {
-    auto *go = n_row <= card()->n_sm       ? router_go<1>
-               : n_row <= 4 * card()->n_sm ? router_go<2>
-                                           : router_go<4>;
+    auto *go = n_row <= card()->n_sm && card()->major == 9 ? router_few_go
+               : n_row <= card()->n_sm                     ? router_go<1>
+               : n_row <= 4 * card()->n_sm                 ? router_go<2>
+                                                           : router_go<4>;
     go(l, x, n_row, d, ld, eps, n_expert, n_active, r, xn, s);
 }
 
 /* ---- the experts' sum ---- */
 
-/* A block a row: the residual, and normed for the layer behind when there is one. */
+/* A block a row: the residual, and normed for the layer behind when there is one. Only y is the
+ * kernel before's: the rest is older, so it is read before the wait. */
 static __global__ void __launch_bounds__(256)
     combine(const int32_t *slot, const float *weight, const float *y, int n_active, int d, float *x,
             const float *norm, int ld, float eps, __nv_bfloat16 *xn)
 {
     __shared__ float part[8];
-    int row = blockIdx.x;
-    float4 v[ROW_VEC];
+    int row = blockIdx.x, lane = threadIdx.x % 32;
+    float4 v[ROW_VEC], k[ROW_VEC];
     float s = 0;
     pdl_go();
-    pdl_wait();
+    int from = lane < n_active ? __ldcg(slot + row * n_active + lane) : 0;
+    float share = lane < n_active ? __ldcg(weight + row * n_active + lane) : 0;
 #pragma unroll
     for (int i = 0; i < ROW_VEC; i++) {
         int at = threadIdx.x + i * 256;
-        v[i] = make_float4(0, 0, 0, 0);
-        if (at >= d / 4)
-            continue;
-        v[i] = ((const float4 *)(x + (size_t)row * d))[at];
-        for (int j = 0; j < n_active; j++) {
-            float w = weight[row * n_active + j];
-            float4 u = ((const float4 *)(y + (size_t)slot[row * n_active + j] * d))[at];
-            v[i].x = fmaf(w, u.x, v[i].x);
-            v[i].y = fmaf(w, u.y, v[i].y);
-            v[i].z = fmaf(w, u.z, v[i].z);
-            v[i].w = fmaf(w, u.w, v[i].w);
+        bool in = at < d / 4;
+        v[i] = in ? __ldcg((const float4 *)(x + (size_t)row * d) + at) : make_float4(0, 0, 0, 0);
+        k[i] = in && norm ? __ldg((const float4 *)norm + at) : make_float4(0, 0, 0, 0);
+    }
+    pdl_wait();
+#pragma unroll 4
+    for (int j = 0; j < n_active; j++) {
+        float w = __shfl_sync(~0u, share, j);
+        const float4 *u = (const float4 *)(y + (size_t)__shfl_sync(~0u, from, j) * d);
+#pragma unroll
+        for (int i = 0; i < ROW_VEC; i++) {
+            int at = threadIdx.x + i * 256;
+            float4 t = at < d / 4 ? u[at] : make_float4(0, 0, 0, 0);
+            v[i].x = fmaf(w, t.x, v[i].x);
+            v[i].y = fmaf(w, t.y, v[i].y);
+            v[i].z = fmaf(w, t.z, v[i].z);
+            v[i].w = fmaf(w, t.w, v[i].w);
         }
-        ((float4 *)(x + (size_t)row * d))[at] = v[i];
+    }
+#pragma unroll
+    for (int i = 0; i < ROW_VEC; i++) {
+        int at = threadIdx.x + i * 256;
+        if (at < d / 4)
+            ((float4 *)(x + (size_t)row * d))[at] = v[i];
         s += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
     }
     if (!norm)
@@ -310,12 +456,10 @@ static __global__ void __launch_bounds__(256)
 #pragma unroll
     for (int i = 0; i < ROW_VEC; i++) {
         int at = threadIdx.x + i * 256;
-        if (at >= ld / 4)
-            continue;
-        float4 k = at < d / 4 ? __ldg((const float4 *)norm + at) : make_float4(0, 0, 0, 0);
-        ((uint2 *)(xn + (size_t)row * ld))[at] =
-            make_uint2(pack_bf16(v[i].x * f * k.x, v[i].y * f * k.y),
-                       pack_bf16(v[i].z * f * k.z, v[i].w * f * k.w));
+        if (at < ld / 4)
+            ((uint2 *)(xn + (size_t)row * ld))[at] =
+                make_uint2(pack_bf16(v[i].x * f * k[i].x, v[i].y * f * k[i].y),
+                           pack_bf16(v[i].z * f * k[i].z, v[i].w * f * k[i].w));
     }
 }
 

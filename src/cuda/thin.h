@@ -53,7 +53,8 @@ static __global__ void __launch_bounds__((depth<F, NT, NC>::warps * 32), (depth<
     int s0 = chain * k.n_step / NC, s1 = (chain + 1) * k.n_step / NC;
     frag<F> f[D];
     int expert = 0, slot0 = blockIdx.y * NT * 8, n = min(NT * 8, k.n - slot0);
-    pdl_go();
+    if (!k.group)
+        pdl_go();
     if (k.group && !take_group(k, blockIdx.y, &expert, &slot0, &n))
         return;
     bool staged = false;

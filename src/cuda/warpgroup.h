@@ -170,7 +170,8 @@ static __global__ void __launch_bounds__(256, N > 128 ? 1 : 2)
 #ifdef GLOSS_WGMMA
     extern __shared__ __align__(1024) char smem[];
     uint32_t base = ((uint32_t)__cvta_generic_to_shared(smem) + 1023) & ~1023u;
-    pdl_go();
+    if (!k.group)
+        pdl_go();
     int item = k.by_rows ? blockIdx.x : blockIdx.y;
     int expert = 0, slot0 = item * N, n = k.n - slot0;
     if (k.group && !take_group(k, item, &expert, &slot0, &n))

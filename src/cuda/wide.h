@@ -17,8 +17,8 @@ static __global__ void __launch_bounds__(256, 1) wide(struct work k, struct sour
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int tile0 = blockIdx.y * WIDE_TILES + warp % 4 * 2, col0 = warp / 4 * NT * 8;
     int expert = 0, slot0 = blockIdx.x * N, n = k.n - slot0;
-    pdl_go();
     pdl_wait();
+    pdl_go();
     if (k.group && !take_group(k, blockIdx.x, &expert, &slot0, &n))
         return;
     n = n < N ? n : N;
