@@ -34,14 +34,13 @@ extern "C" {
 
 enum {
     TILE_ROWS = 16,
-    STEP = 64,           /* inputs of a step */
-    KV_PAGE = 32,        /* positions of a page, what attention works on */
-    HEAD = 64,           /* d_head */
-    SPLIT_KEYS = 256,    /* keys of one turn of a block when a decoding row's cache is shared out */
-    BLOCK_QUERIES = 128, /* queries (positions times heads of a key head) of one attention block */
-    ATTN_PAD = 64,       /* numbers after each row of attention's results: a step, so that rows do
-                            not lie a power of two apart */
-    THIN_ROWS = 8,       /* up to so many rows the products read weights once, as vectors */
+    STEP = 64,        /* inputs of a step */
+    KV_PAGE = 32,     /* positions of a page, what attention works on */
+    HEAD = 64,        /* d_head */
+    SPLIT_KEYS = 256, /* keys of one turn of a block when a decoding row's cache is shared out */
+    ATTN_PAD = 64,    /* numbers after each row of attention's results: a step, so that rows do
+                         not lie a power of two apart */
+    THIN_ROWS = 8,    /* up to so many rows the products read weights once, as vectors */
 };
 
 /* Chains per product; see above. */
@@ -87,7 +86,8 @@ struct dstep {
     const int32_t *logit_row; /* [n_logit] */
     const int4 *single;   /* [n_single] rows that attend alone (decoding): row, position, and where
                              entry 0 of its full and window tables would be in `table` */
-    const int32_t *block; /* [n_block][3] sequence, first row, rows: blocks of prompts */
+    const int32_t *block; /* [n_block][4] blocks of prompts: sequence, first row, rows, keys of the
+                             last row; sorted by the latter, largest first */
     const struct dseq *seq; /* [n_seq] */
     const int32_t *table;   /* page tables */
 };
@@ -326,6 +326,8 @@ struct attn_args {
 /* n_unit: SPLIT_KEYS that the longest row's keys fill, rounded up to a power of two. */
 void k_attn_single(const struct attn_args *a, const struct dstep *st, int n_single, int n_unit,
                    cudaStream_t s);
+/* Queries (rows times heads of a key head) that a block of a prompt has at most on this card. */
+int attn_block_queries();
 void k_attn_block(const struct attn_args *a, const struct dstep *st, int n_block, cudaStream_t s);
 
 /* best[i]: the largest logit's id, the lowest among equals; -1 when the row holds NaN or Inf.

@@ -27,6 +27,7 @@ extern "C" {
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A kind of step worth a graph comes again; with guessed tokens there are many kinds. */
@@ -271,11 +272,17 @@ static bool by_block(const struct cuda *c, const struct batch_seq *q)
     return q->n_row > 1 || c->opts.deterministic;
 }
 
+/* Blocks that see the most keys first: so they fall to the SMs alike. */
+static int by_keys(const void *a, const void *b)
+{
+    return ((const int32_t *)b)[3] - ((const int32_t *)a)[3];
+}
+
 /* Fills the step's block; returns its length. Rows alone come before blocks of prompts. */
 static size_t fill_step(struct cuda *c, const struct batch *b)
 {
     const struct spec *s = &c->spec;
-    int n_q = s->n_head / s->n_kv_head, per = BLOCK_QUERIES / n_q, most = 1;
+    int n_q = s->n_head / s->n_kv_head, per = attn_block_queries() / n_q, most = 1;
     size_t at = 0;
     const int32_t *seq_dev, *single_dev;
     int4 *single = (int4 *)take(c, &at, (size_t)b->n_row * 4, &single_dev);
@@ -290,7 +297,7 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
     int n_block = 0;
     for (int i = 0; i < b->n_seq; i++)
         n_block += by_block(c, &b->seq[i]) ? div_up(b->seq[i].n_row, per) : 0;
-    int32_t *block = take(c, &at, (size_t)n_block * 3, &c->st.block);
+    int32_t *block = take(c, &at, (size_t)n_block * 4, &c->st.block), *blk = block;
     int32_t *table = take(c, &at, 0, &c->st.table);
     int n_table = 0;
     memcpy(tok, b->tok, (size_t)b->n_row * sizeof *tok);
@@ -319,12 +326,14 @@ static size_t fill_step(struct cuda *c, const struct batch *b)
                 make_int4(q->row0, q->pos0, seq[i].full, seq[i].window - window0);
             most = max_int(most, n_page);
         }
-        for (int r = 0; r < q->n_row && by_block(c, q); r += per, block += 3) {
-            block[0] = i;
-            block[1] = q->row0 + r;
-            block[2] = min_int(per, q->n_row - r);
+        for (int r = 0; r < q->n_row && by_block(c, q); r += per, blk += 4) {
+            blk[0] = i;
+            blk[1] = q->row0 + r;
+            blk[2] = min_int(per, q->n_row - r);
+            blk[3] = q->pos0 + r + blk[2];
         }
     }
+    qsort(block, (size_t)n_block, 4 * sizeof *block, by_keys);
     /* A power of two, so that there are few graphs. */
     int need = c->n_single ? div_up(most, SPLIT_KEYS / KV_PAGE) : 1;
     for (c->n_unit = 1; c->n_unit < need;)
@@ -338,7 +347,7 @@ static bool step_fits(const struct cuda *c, const struct batch *b)
     size_t ints = (size_t)b->n_row * 16;
     for (int i = 0; i < b->n_seq; i++)
         ints += 2 * (size_t)((b->seq[i].pos0 + b->seq[i].n_row - 1) / KV_PAGE + 1) +
-                sizeof(struct dseq) / sizeof(int32_t) + 3;
+                sizeof(struct dseq) / sizeof(int32_t) + 4;
     return ints <= c->cap_step;
 }
 

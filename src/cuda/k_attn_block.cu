@@ -1,9 +1,17 @@
 /* Attention of blocks of prompts over the paged cache, with sinks and windows, on tensor cores.
  *
- * Pages pass through shared memory, once for the four warps of a block. Each has its own queries; a
- * query's sums do not depend on how rows are cut into blocks: pages are the same for all.
+ * A block's queries are those of some rows and all query heads of a key head; the pages that they
+ * see pass through shared memory once. However rows are cut into blocks, a query's result has the
+ * same bits: keys come in groups whose limits are the sequence's own, a query's maximum and sums
+ * are its own, and a group that it does not see leaves them as they are.
+ *
+ * Hopper has a kernel on its warpgroup instructions, other cards one on mma.sync.
  */
 #include "cuda/attn.h"
+#include "cuda/frag.h"
+#include "cuda/wgmma.h"
+
+/* ---- mma.sync ---- */
 
 enum { PAGES = 4 };
 
@@ -53,7 +61,7 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
     int kv = blockIdx.x, n_q = a.n_head / a.n_kv_head;
     pdl_go();
     pdl_wait();
-    const int32_t *blk = st.block + 3 * blockIdx.y;
+    const int32_t *blk = st.block + 4 * blockIdx.y;
     const struct dseq &sq = st.seq[blk[0]];
     int row0 = blk[1], n = blk[2];
     struct tile t[2];
@@ -126,8 +134,633 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
         }
 }
 
+/* ---- Hopper ---- */
+
+/* A block has TEAMS warpgroups that compute, 64 queries each, and one that brings queries and keys
+ * into shared memory. It goes through its share of the items, an item being a block of the step
+ * times a key head; while the teams work on one, the next is on its way.
+ *
+ * Keys come in groups of KEYS. A team asks the tensor core for the scores of a group and for the
+ * product of the weights of the group before with its values; the softmax of the former runs
+ * beside the latter, and beside what the other teams asked for: they do so in turns.
+ *
+ * Scores are scaled by a maximum that moves only if one is beyond it by LAZY: sums are up to 2^LAZY
+ * larger then, which costs no precision. It begins with the sink, a key without a value.
+ *
+ * Shared memory holds tiles [64][64] in rows of 128 bytes, piece c (of 16 bytes) of row r in place
+ * c ^ r % 8, as the tensor core wants them: a team's queries; a stage's keys; its values, whose
+ * rows are the 64 numbers of a head. */
+enum {
+    TEAMS = 4,
+    KEYS = 64,
+    GROUP_PAGES = KEYS / KV_PAGE,
+    ROW = 128, /* bytes */
+    TILE = 64 * ROW,
+    STAGE = 2 * TILE,
+    STAGES = 8,
+    Q_BYTES = TEAMS * TILE,
+    Q_PLACES = 2,
+    BARS = Q_PLACES * Q_BYTES + STAGES * STAGE,
+    TEAMS_SMEM = BARS + 512 + 1024,
+    LAZY = 8,
+    LATE = 3, /* groups on their way */
+};
+
+/* Where things lie from `base` on, in shared memory. Of a place, `full` and `empty` are barriers.
+ */
+struct stock {
+    uint32_t base;
+    __device__ __forceinline__ uint32_t queries(int i) const
+    {
+        return base + i * Q_BYTES;
+    }
+    __device__ __forceinline__ uint32_t keys(int i) const
+    {
+        return base + Q_PLACES * Q_BYTES + i * STAGE;
+    }
+    __device__ __forceinline__ uint32_t values(int i) const
+    {
+        return keys(i) + TILE;
+    }
+    __device__ __forceinline__ uint32_t full(int i) const
+    {
+        return base + BARS + 16 * i;
+    }
+    __device__ __forceinline__ uint32_t empty(int i) const
+    {
+        return full(i) + 8;
+    }
+    __device__ __forceinline__ uint32_t q_full(int i) const
+    {
+        return full(STAGES + i);
+    }
+    __device__ __forceinline__ uint32_t q_empty(int i) const
+    {
+        return empty(STAGES + i);
+    }
+    /* The item whose queries these are: key head, first row, rows, first row's position. */
+    __device__ __forceinline__ uint32_t record(int i) const
+    {
+        return base + BARS + 256 + 16 * i;
+    }
+};
+
+#ifdef GLOSS_WGMMA
+static __device__ __forceinline__ void bar_init(uint32_t bar, int n)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(n) : "memory");
+}
+
+/* Has the phase of this parity ended? */
+static __device__ __forceinline__ bool bar_passed(uint32_t bar, uint32_t parity)
+{
+    uint32_t ok;
+    asm volatile("{\n.reg .pred p;\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.b32 %0, 1, 0, p;\n}"
+                 : "=r"(ok)
+                 : "r"(bar), "r"(parity)
+                 : "memory");
+    return ok;
+}
+
+static __device__ __forceinline__ void bar_wait(uint32_t bar, uint32_t parity)
+{
+    while (!bar_passed(bar, parity))
+        ;
+}
+
+static __device__ __forceinline__ void bar_arrive(uint32_t bar)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+
+static __device__ __forceinline__ void warp_arrive(uint32_t bar)
+{
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+        bar_arrive(bar);
+}
+
+/* What this thread wrote to shared memory, for the tensor core to see. */
+static __device__ __forceinline__ void show()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+static __device__ __forceinline__ void copy_piece(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
+}
+
+static __device__ __forceinline__ void copies_end()
+{
+    asm volatile("cp.async.commit_group;");
+}
+
+template <int LEFT> static __device__ __forceinline__ void copies_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+static __device__ __forceinline__ void put(uint32_t to, uint4 v)
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z),
+                 "r"(v.w)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void put_word(uint32_t to, uint32_t v)
+{
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
+
+static __device__ __forceinline__ int4 get(uint32_t from)
+{
+    int4 v;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from)
+                 : "memory");
+    return v;
+}
+
+template <int N> static __device__ __forceinline__ void more_registers()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+template <int N> static __device__ __forceinline__ void fewer_registers()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+/* A matrix descriptor's lower half; the upper one (rows of 8 every 1024 bytes, 128-byte swizzle) is
+ * the same for all. */
+static __device__ __forceinline__ uint32_t matrix(uint32_t at)
+{
+    return at >> 4 | 1 << 16;
+}
+
+static __device__ __forceinline__ void wg_begin()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+static __device__ __forceinline__ void wg_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+/* What comes after uses c as it is here. */
+template <int N> static __device__ __forceinline__ void pin(float (&c)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+f"(c[i])::"memory");
+}
+
+/* Waits until LEFT groups are under way; c is not read before. */
+template <int LEFT, int N> static __device__ __forceinline__ void wg_wait(float (&c)[N])
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+    pin(c);
+}
+
+#define NAMES                                                                                      \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "   \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define EIGHT(i)                                                                                   \
+    "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]),    \
+        "+f"(c[i + 6]), "+f"(c[i + 7])
+#define UPPER "0x40000040"
+/* c = a b^T, or added to it: 16 numbers of each of 64 rows; both in shared memory. */
+#define SCORES(TYPE)                                                                               \
+    asm volatile("{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, %34, 0;\n"                     \
+                 "mov.b64 a, {%32, " UPPER "};\nmov.b64 b, {%33, " UPPER "};\n"                    \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" NAMES            \
+                 "}, a, b, p, 1, 1, 0, 0;\n}"                                                      \
+                 : EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24)                                        \
+                 : "r"(a), "r"(b), "n"(ADD))
+/* c += a b^T; a in registers. */
+#define WEIGHTED(TYPE)                                                                             \
+    asm volatile("{\n.reg .b64 b;\nmov.b64 b, {%36, " UPPER "};\n"                                 \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" NAMES            \
+                 "}, {%32, %33, %34, %35}, b, 1, 1, 1, 0;\n}"                                      \
+                 : EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24)                                        \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b))
+
+template <bool F8, bool ADD>
+static __device__ __forceinline__ void scores(float (&c)[32], uint32_t a, uint32_t b)
+{
+    if (F8)
+        SCORES("f16");
+    else
+        SCORES("bf16");
+}
+
+template <bool F8>
+static __device__ __forceinline__ void weighted(float (&c)[32], const uint32_t a[4], uint32_t b)
+{
+    if (F8)
+        WEIGHTED("f16");
+    else
+        WEIGHTED("bf16");
+}
+
+/* Where a thread is in a circle of places, and how often it has gone round, modulo two. */
+struct circle {
+    int i;
+    uint32_t round;
+    __device__ __forceinline__ void next(int n)
+    {
+        if (++i == n) {
+            i = 0;
+            round ^= 1;
+        }
+    }
+};
+
+/* The block's n-th item, or none (>= all): there and back over the blocks, so that long items,
+ * which come first, fall to all alike. */
+static __device__ __forceinline__ int item_of(int n)
+{
+    int G = gridDim.x, b = blockIdx.x;
+    return n * G + (n % 2 ? G - 1 - b : b);
+}
+
+/* Query x of an item, below 256, is head x % n_q (up to 16) of row x / n_q; division is slow. */
+struct heads {
+    int n_q, inverse;
+    __device__ __forceinline__ heads(const struct attn_args &a)
+        : n_q(a.n_head / a.n_kv_head), inverse((65535 + n_q) / n_q)
+    {
+    }
+    __device__ __forceinline__ int row(int x) const
+    {
+        return x * inverse >> 16;
+    }
+    __device__ __forceinline__ int head(int x) const
+    {
+        return x - row(x) * n_q;
+    }
+};
+
+/* First key that the query at position pos sees. */
+static __device__ __forceinline__ int first_key(const struct attn_args &a, int pos)
+{
+    return a.window ? max(0, pos - (a.window - 1)) : 0;
+}
+
+static __device__ __forceinline__ uint32_t piece_at(uint32_t matrix, int row, int c)
+{
+    return matrix + row * ROW + (c ^ row % 8) * 16;
+}
+
+/* 16 numbers of e4m3 as two pieces. */
+static __device__ __forceinline__ void put_wide(uint32_t matrix, int row, int c, uint4 v)
+{
+    put(piece_at(matrix, row, c), eight<true>::wide(make_uint2(v.x, v.y)));
+    put(piece_at(matrix, row, c + 1), eight<true>::wide(make_uint2(v.z, v.w)));
+}
+
+/* The warpgroup that brings. A group's copies run while those of the LATE groups before are under
+ * way. */
+template <bool F8>
+static __device__ __forceinline__ void bring(const struct attn_args &a, const struct dstep &st,
+                                             int n_block, struct stock sh)
+{
+    int t = threadIdx.x % 128, n_item = n_block * a.n_kv_head;
+    struct heads of(a);
+    struct circle stage = {0, 1}, place = {0, 1}, due = {0, 0}, q_due = {0, 0};
+    int late = 0;
+    uint32_t with_q = 0; /* bit i: queries come with the i-th of the groups under way */
+    auto land = [&]() {
+        show();
+        warp_arrive(sh.full(due.i));
+        due.next(STAGES);
+        if (with_q & 1) {
+            warp_arrive(sh.q_full(q_due.i));
+            q_due.next(Q_PLACES);
+        }
+        with_q >>= 1;
+        late--;
+    };
+    auto land_all = [&]() {
+        copies_wait<0>();
+        while (late > 0)
+            land();
+    };
+    for (int k = 0; k * (int)gridDim.x < n_item; k++) {
+        int item = item_of(k);
+        if (item >= n_item)
+            break;
+        int kv = item % a.n_kv_head;
+        const int32_t *blk = st.block + 4 * (item / a.n_kv_head);
+        const struct dseq sq = st.seq[blk[0]];
+        int row0 = blk[1], n = blk[2], pos0 = sq.pos0 + row0 - sq.row0;
+        int p0 = first_key(a, pos0) / KV_PAGE, p1 = (pos0 + n - 1) / KV_PAGE;
+        const int32_t *table = st.table + (a.window ? sq.window - sq.window0 : sq.full);
+        /* A group's pages beside those that the block sees are not read for what is in them. */
+        auto page = [&](int g, int i) { return table[min(max(g * GROUP_PAGES + i, p0), p1)]; };
+        int id[GROUP_PAGES];
+        for (int i = 0; i < GROUP_PAGES; i++)
+            id[i] = page(p0 / GROUP_PAGES, i);
+        if (!bar_passed(sh.q_empty(place.i), place.round)) {
+            land_all(); /* the teams may need it to get on */
+            bar_wait(sh.q_empty(place.i), place.round);
+        }
+        if (t == 0)
+            put(sh.record(place.i), make_uint4(kv, row0, n, pos0));
+        const char *q = (const char *)(a.q + ((size_t)row0 * a.n_head + kv * of.n_q) * HEAD);
+#pragma unroll 4
+        for (int x = t / 8; x < TEAMS * 64; x += 16) {
+            int p = of.row(x);
+            const char *from = q + ((size_t)p * a.n_head + of.head(x)) * ROW + t % 8 * 16;
+            uint32_t to = piece_at(sh.queries(place.i), x, t % 8);
+            if (p >= n) {
+                put(to, make_uint4(0, 0, 0, 0));
+            } else if (F8) {
+                uint4 v = *(const uint4 *)from;
+                put(to, make_uint4(eight<F8>::query(v.x), eight<F8>::query(v.y),
+                                   eight<F8>::query(v.z), eight<F8>::query(v.w)));
+            } else {
+                copy_piece(to, from);
+            }
+        }
+        place.next(Q_PLACES);
+        with_q |= 1u << late;
+        for (int g = p0 / GROUP_PAGES; g <= p1 / GROUP_PAGES; g++) {
+            const uint4 *from[GROUP_PAGES];
+            uint4 raw[GROUP_PAGES][2]; /* e4m3: keys and values, 16 each */
+#pragma unroll
+            for (int i = 0; i < GROUP_PAGES; i++) {
+                from[i] = (const uint4 *)head_of<F8>(a, id[i], kv) + t;
+                id[i] = page(g + 1, i);
+                for (int j = 0; j < 2 && F8; j++)
+                    raw[i][j] = from[i][j * 128];
+            }
+            bar_wait(sh.empty(stage.i), stage.round);
+#pragma unroll
+            for (int i = 0; i < GROUP_PAGES; i++) {
+                uint32_t keys = sh.keys(stage.i) + i * KV_PAGE * ROW;
+                uint32_t values = sh.values(stage.i) + i / 2 * 64 * ROW;
+                int c = i % 2 * 4; /* where the page's values begin */
+                if (F8) {
+                    put_wide(keys, t / 4, t % 4 * 2, raw[i][0]);
+                    put_wide(values, t / 2, c + t % 2 * 2, raw[i][1]);
+                } else {
+                    copy_piece(piece_at(keys, t / 8, t % 8), from[i]);
+                    copy_piece(piece_at(keys, t / 8 + 16, t % 8), from[i] + 128);
+                    copy_piece(piece_at(values, t / 4, c + t % 4), from[i] + 256);
+                    copy_piece(piece_at(values, t / 4 + 32, c + t % 4), from[i] + 384);
+                }
+            }
+            copies_end();
+            stage.next(STAGES);
+            if (++late > LATE || F8) {
+                copies_wait<LATE>();
+                land();
+            }
+        }
+    }
+    land_all();
+}
+
+/* Named barriers 1 to TEAMS, for two teams each: whose turn it is to ask the tensor core. */
+static __device__ __forceinline__ void turn_wait(int team)
+{
+    asm volatile("bar.sync %0, 256;" ::"r"(1 + team) : "memory");
+}
+
+static __device__ __forceinline__ void turn_pass(int team)
+{
+    asm volatile("bar.arrive %0, 256;" ::"r"(1 + (team + 1) % TEAMS) : "memory");
+}
+
+/* One of the teams. */
+template <bool F8>
+static __device__ __forceinline__ void compute(const struct attn_args &a, int n_block, int team,
+                                               struct stock sh)
+{
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int x0 = team * 64 + warp * 16, n_item = n_block * a.n_kv_head; /* the warp's first query */
+    struct heads of(a);
+    struct circle stage = {0, 0}, place = {0, 0};
+    auto skip = [&](int n) {
+        for (; n > 0; n--) {
+            bar_wait(sh.full(stage.i), stage.round);
+            turn_wait(team);
+            turn_pass(team);
+            warp_arrive(sh.empty(stage.i));
+            stage.next(STAGES);
+        }
+    };
+    if (team == TEAMS - 1)
+        turn_pass(team); /* to the first */
+    for (int k = 0; k * (int)gridDim.x < n_item; k++) {
+        if (item_of(k) >= n_item)
+            break;
+        bar_wait(sh.q_full(place.i), place.round);
+        int4 rec = get(sh.record(place.i));
+        int kv = rec.x, row0 = rec.y, n = rec.z, pos0 = rec.w;
+        uint32_t tile = sh.queries(place.i) + team * TILE; /* the team's queries */
+        /* Row i of a lane, query x0 + g + 8i, sees keys lo to hi, if it is one. */
+        int lo[2], hi[2], last_lo = 0, first_hi = 0x7fffffff;
+        float m[2], l[2]; /* l: of this lane's keys alone */
+        for (int i = 0; i < 2; i++) {
+            int x = x0 + g + 8 * i, pos = pos0 + of.row(x);
+            bool in = of.row(x) < n;
+            hi[i] = in ? pos : -1;
+            lo[i] = first_key(a, pos);
+            if (in) {
+                last_lo = max(last_lo, lo[i]);
+                first_hi = min(first_hi, pos);
+            }
+            m[i] = fmaxf(a.sinks[kv * of.n_q + of.head(x)] * 1.4426950408889634f, -1e30f);
+            l[i] = q == 0;
+        }
+        last_lo = __reduce_max_sync(~0u, last_lo);
+        first_hi = __reduce_min_sync(~0u, first_hi);
+        /* The block's groups, and the team's own among them. */
+        int g0 = first_key(a, pos0) / KEYS, g1 = (pos0 + n - 1) / KEYS;
+        int p0 = of.row(team * 64), p1 = min(of.row(team * 64 + 63), n - 1);
+        int at = first_key(a, pos0 + p0) / KEYS, end = (pos0 + p1) / KEYS;
+        float s[KEYS / 2], o[32] = {}, scale[2];
+        uint32_t w[KEYS / 16][4];
+        auto score = [&](int i) {
+            uint32_t key = matrix(sh.keys(i)), query = matrix(tile);
+            scores<F8, false>(s, query, key);
+#pragma unroll
+            for (int j = 1; j < 4; j++)
+                scores<F8, true>(s, query + 2 * j, key + 2 * j);
+            wg_commit();
+        };
+        auto weigh = [&](int i) {
+#pragma unroll
+            for (int j = 0; j < KEYS / 16; j++)
+                weighted<F8>(o, w[j], matrix(sh.values(i)) + 2 * j);
+            wg_commit();
+        };
+        /* Scores of group i to weights. */
+        auto soften = [&](int i) {
+            int key0 = i * KEYS;
+            if (key0 < last_lo)
+#pragma unroll
+                for (int j = 0; j < KEYS / 2; j++)
+                    if (j / 4 * 8 + j % 2 < lo[j / 2 % 2] - key0 - 2 * q)
+                        s[j] = NONE;
+            if (key0 + KEYS - 1 > first_hi)
+#pragma unroll
+                for (int j = 0; j < KEYS / 2; j++)
+                    if (j / 4 * 8 + j % 2 > hi[j / 2 % 2] - key0 - 2 * q)
+                        s[j] = NONE;
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float tops[2] = {s[2 * h], s[2 * h + 1]}, sum[2] = {0, 0};
+#pragma unroll
+                for (int j = 2; j < KEYS / 4; j++)
+                    tops[j % 2] = fmaxf(tops[j % 2], s[4 * (j / 2) + 2 * h + j % 2]);
+                float top = fmaxf(tops[0], tops[1]);
+                top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+                top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+                float base = top > m[h] + LAZY ? top : m[h];
+                scale[h] = exp2_fast(m[h] - base);
+                m[h] = base;
+#pragma unroll
+                for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+                    for (int b = 0; b < 2; b++) {
+                        float &x = s[4 * j + 2 * h + b];
+                        x = exp2_fast(x - base);
+                        sum[b] += x;
+                    }
+                l[h] = l[h] * scale[h] + (sum[0] + sum[1]);
+            }
+        };
+        auto pack = [&]() {
+#pragma unroll
+            for (int j = 0; j < KEYS / 4; j++)
+                w[j / 4][j % 4] = eight<F8>::pair(s[2 * j], s[2 * j + 1]);
+        };
+        if (p0 >= n) { /* rows end before this team */
+            skip(g1 + 1 - g0);
+            warp_arrive(sh.q_empty(place.i));
+            place.next(Q_PLACES);
+            continue;
+        }
+        skip(at - g0);
+        bar_wait(sh.full(stage.i), stage.round);
+        turn_wait(team);
+        wg_begin();
+        score(stage.i);
+        turn_pass(team);
+        wg_wait<0>(s);
+        soften(at);
+        pack();
+        for (int i = at + 1; i <= end; i++) {
+            int before = stage.i;
+            stage.next(STAGES);
+            bar_wait(sh.full(stage.i), stage.round);
+            turn_wait(team);
+            wg_begin();
+            score(stage.i);
+            weigh(before);
+            turn_pass(team);
+            wg_wait<1>(s);
+            soften(i);
+            pin(s);
+            /* Waits in both branches, else the compiler does so before the softmax. */
+            if (__any_sync(~0u, scale[0] != 1 || scale[1] != 1)) {
+                wg_wait<0>(o);
+#pragma unroll
+                for (int j = 0; j < 32; j++)
+                    o[j] *= scale[j / 2 % 2];
+            } else {
+                wg_wait<0>(o);
+            }
+            warp_arrive(sh.empty(before));
+            pack();
+        }
+        wg_begin();
+        weigh(stage.i);
+        for (int i = 0; i < 2; i++) {
+            l[i] += __shfl_xor_sync(~0u, l[i], 1);
+            l[i] += __shfl_xor_sync(~0u, l[i], 2);
+            l[i] = 1 / l[i];
+        }
+        wg_wait<0>(o);
+        warp_arrive(sh.empty(stage.i));
+        stage.next(STAGES);
+        /* Through the place of the warp's queries, so that rows are written whole. */
+        uint32_t mine = tile + warp * 16 * ROW;
+#pragma unroll
+        for (int j = 0; j < 16; j++) {
+            int i = j % 2, u = j / 2;
+            put_word(piece_at(mine, g + 8 * i, u) + 4 * q,
+                     pack_bf16(o[4 * u + 2 * i] * l[i], o[4 * u + 2 * i + 1] * l[i]));
+        }
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int r = j * 4 + lane / 8, x = x0 + r, p = of.row(x);
+            int4 v = get(piece_at(mine, r, lane % 8));
+            if (p < n)
+                *(int4 *)(a.out + (size_t)(row0 + p) * (a.n_head * HEAD + ATTN_PAD) +
+                          (kv * of.n_q + of.head(x)) * HEAD + lane % 8 * 8) = v;
+        }
+        warp_arrive(sh.q_empty(place.i));
+        place.next(Q_PLACES);
+        skip(g1 - end);
+    }
+}
+#endif
+
+/* As many blocks as the card has SMs, or items. */
+template <bool F8>
+static __global__ void __launch_bounds__((TEAMS + 1) * 128, 1)
+    attn_teams(struct attn_args a, struct dstep st, int n_block)
+{
+#ifdef GLOSS_WGMMA
+    extern __shared__ char smem[];
+    struct stock sh = {((uint32_t)__cvta_generic_to_shared(smem) + 1023) & ~1023u};
+    int team = __shfl_sync(~0u, threadIdx.x / 128, 0); /* the compiler sees that a warp has one */
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES + Q_PLACES; i++) {
+            bar_init(sh.full(i), 4);
+            bar_init(sh.empty(i), 4 * TEAMS);
+        }
+        show();
+    }
+    __syncthreads();
+    pdl_go();
+    pdl_wait();
+    if (team == TEAMS) {
+        fewer_registers<32>();
+        bring<F8>(a, st, n_block, sh);
+    } else {
+        more_registers<112>();
+        compute<F8>(a, n_block, team, sh);
+    }
+#endif
+}
+
+int attn_block_queries()
+{
+    return card()->major == 9 ? TEAMS * 64 : 128;
+}
+
 void k_attn_block(const struct attn_args *a, const struct dstep *st, int n_block, cudaStream_t s)
 {
-    launch(a->pool.f8 ? attn_block<true> : attn_block<false>, dim3(a->n_kv_head, n_block), 128, 0,
-           s, *a, *st);
+    bool f8 = a->pool.f8;
+    int n_item = n_block * a->n_kv_head, n_sm = card()->n_sm;
+    if (card()->major != 9) {
+        launch(f8 ? attn_block<true> : attn_block<false>, dim3(a->n_kv_head, n_block), 128, 0, s,
+               *a, *st);
+        return;
+    }
+    auto kernel = f8 ? attn_teams<true> : attn_teams<false>;
+    allow_smem(kernel, TEAMS_SMEM);
+    launch(kernel, dim3(n_item < n_sm ? n_item : n_sm), (TEAMS + 1) * 128, TEAMS_SMEM, s, *a, *st,
+           n_block);
 }
