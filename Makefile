@@ -36,7 +36,7 @@ KERN_aarch64 := kern_neon kern_dotprod kern_i8mm
 FLAGS_kern_avx2   := -O3 -mavx2 -mfma -mf16c
 FLAGS_kern_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vnni \
                      -mavx512bf16 -mfma -mf16c
-FLAGS_kern_amx     := $(FLAGS_kern_avx512) -mamx-tile -mamx-bf16
+FLAGS_kern_amx     := $(FLAGS_kern_avx512) -mamx-tile -mamx-bf16 -mamx-int8
 FLAGS_kern_avxvnni := -O3 -mavx2 -mfma -mf16c -mavxvnni
 FLAGS_kern_neon    := -O3 -march=armv8-a
 FLAGS_kern_dotprod := -O3 -march=armv8.2-a+dotprod

@@ -58,7 +58,8 @@ static unsigned detect(void)
         return flags;
     flags |= CPU_AVX512;
     /* 3 << 17: the tiles' shapes and contents, of which the system grants the latter on request */
-    if ((saved & 3 << 17) == 3 << 17 && d & bit_AMX_TILE && d & bit_AMX_BF16 && tiles_granted())
+    const unsigned tiles = bit_AMX_TILE | bit_AMX_BF16 | bit_AMX_INT8;
+    if ((saved & 3 << 17) == 3 << 17 && (d & tiles) == tiles && tiles_granted())
         flags |= CPU_AMX;
     return flags;
 }

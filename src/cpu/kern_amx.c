@@ -1,5 +1,5 @@
-/* AMX (tiles of bf16): the products of bf16 and MXFP4 weights with bf16 rows. All else is
- * AVX-512's.
+/* AMX (tiles of bf16 and of bytes): the products of bf16 and MXFP4 weights with bf16 rows, and
+ * those on blocks of bytes (kern_amx_q8.h). All else is AVX-512's.
  *
  * A tile of weights is 16 outputs times 32 inputs as they lie in memory (MXFP4: decoded), a tile of
  * x is the same 32 inputs of 16 rows with pairs of inputs as its lines, and the sums are [16
@@ -14,6 +14,7 @@
 
 #include "base/num.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -307,8 +308,21 @@ static double peak_bf16(int n, float *out)
     return 2.0 * 4 * SIDE * SIDE * IN * (n / 16);
 }
 
+static inline __m256i q8_dp(__m256i acc, __m256i u, __m256i s)
+{
+    return _mm256_dpbusd_epi32(acc, u, s);
+}
+
+#include "cpu/kern_q8_vnni.h"
+
+#include "cpu/kern_amx_q8.h"
+
 void kern_amx_init(struct cpu_kern *k)
 {
+    q8_init(k);
+    k->mul_q8 = bytes_dense;
+    k->mul_mx_q8 = bytes_mx;
+    k->peak_q8 = peak_q8;
     k->mul_bf16 = mul_bf16;
     k->mul_mx_bf16 = mul_tiles;
     k->peak_bf16 = peak_bf16;

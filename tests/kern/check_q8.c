@@ -164,7 +164,7 @@ static void one(const struct cpu_kern *c, const struct cpu_kern *k, int f, int n
 static void check_mul(const struct cpu_kern *c, const struct cpu_kern *k, int f)
 {
     static const int outs[] = {8, 16, 40, 1, 5, 27}, blocks[] = {1, 2, 3, 6},
-                     rows[] = {1, 2, 3, 4, 6, 7, 9};
+                     rows[] = {1, 2, 3, 4, 5, 6, 7, 9, 12, 20};
     for (int o = 0; o < (f == DENSE ? 3 : 6); o++)
         for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
