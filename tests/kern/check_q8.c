@@ -259,7 +259,7 @@ static void bench_pack(const struct cpu_kern *k, int i, double *bytes, double *f
     *flops = 3.0 * OUT * IN;
 }
 
-enum { N_IN = 2880, N_BLOCK = N_IN / Q8_IN, MANY = 64 };
+enum { N_IN = 2880, N_BLOCK = N_IN / Q8_IN, FEW = 4, MANY = 64 };
 
 static void bench_mul(const struct cpu_kern *k, int f, int n_out, int n_row, double *bytes,
                       double *flops)
@@ -296,6 +296,11 @@ static void bench_one(const struct cpu_kern *k, int f, double *bytes, double *fl
     bench_mul(k, f, f != DENSE ? 41600 : 20800, 1, bytes, flops);
 }
 
+static void bench_few(const struct cpu_kern *k, int f, double *bytes, double *flops)
+{
+    bench_mul(k, f, f != DENSE ? 41600 : 20800, FEW, bytes, flops);
+}
+
 static void bench_many(const struct cpu_kern *k, int f, double *bytes, double *flops)
 {
     bench_mul(k, f, 2880, MANY, bytes, flops);
@@ -313,11 +318,14 @@ static void bench_to(const struct cpu_kern *k, int wide, double *bytes, double *
 
 const struct kern_case q8_cases[] = {
     {"mul_q8", mul_pointer, check_mul, bench_one, DENSE},
+    {"mul_q8_4rows", mul_pointer, NULL, bench_few, DENSE},
     {"mul_q8_64rows", mul_pointer, NULL, bench_many, DENSE},
     {"mul_mx_q8", mul_pointer, check_mul, bench_one, MX},
+    {"mul_mx_q8_4rows", mul_pointer, NULL, bench_few, MX},
     {"mul_mx_q8_64rows", mul_pointer, NULL, bench_many, MX},
     {"to_q8", to_pointer, check_to, bench_to, 0},
     {"mul_mx_q16", mul_pointer, check_mul, bench_one, MX16},
+    {"mul_mx_q16_4rows", mul_pointer, NULL, bench_few, MX16},
     {"mul_mx_q16_64rows", mul_pointer, NULL, bench_many, MX16},
     {"to_q16", to_pointer, check_to, bench_to, 1},
     {"q8_pack", pack_pointer, check_pack, bench_pack, 0},
