@@ -3,8 +3,8 @@
  *
  * A step is one block of 32 inputs of 16 rows and 16 outputs: rows [16][32], weights
  * [four inputs][output][4], their exact sums [row][output], which leave the tiles to be scaled and
- * added as everywhere. Four steps run ahead of what is added, so that tiles and vectors work at
- * the same time. MXFP4's codes are signed here: nothing has to be taken off the sums.
+ * added as everywhere. Six steps run ahead of what is added, so that tiles and vectors work at the
+ * same time. MXFP4's codes are signed here: nothing has to be taken off the sums.
  */
 #ifndef CPU_KERN_AMX_Q8_H
 #define CPU_KERN_AMX_Q8_H
@@ -12,7 +12,9 @@
 enum {
     B_SIDE = 16,  /* rows, and outputs, of a step */
     B_TILE = 512, /* bytes of its rows, and of its weights */
-    B_STEPS = 4,  /* steps that run ahead */
+    B_STEPS = 4,  /* tiles of sums */
+    B_SUMS = 8,   /* steps whose sums lie in memory, */
+    B_LATE = 6,   /* of which the oldest is added now */
     B_FEW = 10,   /* rows up to which dpbusd is faster */
     B_ROWS = 96   /* rows packed for one pass over the outputs */
 };
@@ -76,13 +78,12 @@ static void bytes_decode(const struct bytes_mul *b, int o, int n)
     for (int half = 0; half < 2; half++) {
         int o8 = o + half * Q8_OUT < o + n ? o + half * Q8_OUT : o; /* any, if there is none */
         int n8 = min_int(Q8_OUT, o + n - o8);
-        const uint8_t *p[Q8_OUT], *next = q8_code_row(b->m, o8 + B_SIDE, 1, 0);
+        const uint8_t *p[Q8_OUT];
         for (int i = 0; i < Q8_OUT; i++)
             p[i] = q8_code_row(b->m, o8, n8, i);
         for (int k = 0; k < b->n_block; k++) {
             uint8_t *to = b->w + (size_t)k * B_TILE + half * 32;
             __m256i v[4];
-            q8_fetch(next, k);
             q8_gather(p, k, v);
             UNROLL for (int g = 0; g < 4; g++)
             {
@@ -110,62 +111,86 @@ static void bytes_join(const struct bytes_mul *b, int o, int n)
     }
 }
 
-/* Four steps' sums, [row][output]. */
-INLINE void bytes_dot(const uint8_t *x, const uint8_t *w, int32_t sum[B_STEPS][B_SIDE][B_SIDE])
+/* One step's products begin: its sums become tile t, a constant. */
+INLINE void bytes_dot(int t, const uint8_t *x, const uint8_t *w)
 {
-    _tile_zero(0);
-    _tile_loadd(4, x, Q8_IN);
-    _tile_loadd(6, w, 64);
-    _tile_dpbssd(0, 4, 6);
-    _tile_zero(1);
-    _tile_loadd(5, x + B_TILE, Q8_IN);
-    _tile_loadd(7, w + B_TILE, 64);
-    _tile_dpbssd(1, 5, 7);
-    _tile_zero(2);
-    _tile_loadd(4, x + 2 * B_TILE, Q8_IN);
-    _tile_loadd(6, w + 2 * B_TILE, 64);
-    _tile_dpbssd(2, 4, 6);
-    _tile_zero(3);
-    _tile_loadd(5, x + 3 * B_TILE, Q8_IN);
-    _tile_loadd(7, w + 3 * B_TILE, 64);
-    _tile_dpbssd(3, 5, 7);
-    _tile_stored(0, sum[0], 64);
-    _tile_stored(1, sum[1], 64);
-    _tile_stored(2, sum[2], 64);
-    _tile_stored(3, sum[3], 64);
-}
-
-/* Steps [k, end) of the first nr rows. */
-INLINE void bytes_add(int nr, const struct bytes_mul *b, const float *d, int k, int end,
-                      int32_t sum[B_STEPS][B_SIDE][B_SIDE], __m512 *acc)
-{
-    for (int i = 0; k < end; i++, k++) {
-        const float *s = b->scale + k * Q8_OUT;
-        __m512 scale = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(s)),
-                                          _mm256_loadu_ps(s + b->n_block * Q8_OUT), 1);
-        UNROLL for (int j = 0; j < nr; j++) acc[j] =
-            _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sum[i][j])),
-                            _mm512_mul_ps(scale, _mm512_set1_ps(d[k * B_SIDE + j])), acc[j]);
+    if (t % 2 == 0) {
+        _tile_loadd(4, x, Q8_IN);
+        _tile_loadd(6, w, 64);
+    } else {
+        _tile_loadd(5, x, Q8_IN);
+        _tile_loadd(7, w, 64);
+    }
+    if (t == 0) {
+        _tile_zero(0);
+        _tile_dpbssd(0, 4, 6);
+    } else if (t == 1) {
+        _tile_zero(1);
+        _tile_dpbssd(1, 5, 7);
+    } else if (t == 2) {
+        _tile_zero(2);
+        _tile_dpbssd(2, 4, 6);
+    } else {
+        _tile_zero(3);
+        _tile_dpbssd(3, 5, 7);
     }
 }
 
-/* Outputs [o, o + n) of the rows from r on, of which nr meet and `some` exist; `tile`: of x. */
-INLINE void bytes_meet(int nr, const struct bytes_mul *b, int o, int n, int r, int some, int tile)
+/* Tile t leaves. */
+INLINE void bytes_leave(int t, int32_t sum[B_SIDE][B_SIDE])
 {
-    _Alignas(64) int32_t sum[2][B_STEPS][B_SIDE][B_SIDE];
+    if (t == 0)
+        _tile_stored(0, sum, 64);
+    else if (t == 1)
+        _tile_stored(1, sum, 64);
+    else if (t == 2)
+        _tile_stored(2, sum, 64);
+    else
+        _tile_stored(3, sum, 64);
+}
+
+/* Step k's sums join those of the first nr rows. */
+INLINE void bytes_add(int nr, const struct bytes_mul *b, const float *d, int k,
+                      int32_t sum[B_SIDE][B_SIDE], __m512 *acc)
+{
+    const float *s = b->scale + k * Q8_OUT;
+    __m512 scale = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(s)),
+                                      _mm256_loadu_ps(s + b->n_block * Q8_OUT), 1);
+    UNROLL for (int j = 0; j < nr; j++) acc[j] =
+        _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sum[j])),
+                        _mm512_mul_ps(scale, _mm512_set1_ps(d[k * B_SIDE + j])), acc[j]);
+}
+
+/* Outputs [o, o + n) of the rows from r on, of which nr meet and `some` exist; `tile`: of x. A step
+ * begins, the one before the last leaves its tile, and one long in memory is added: a load never
+ * waits for a store. Each step fetches so many bytes from `next` on. */
+INLINE void bytes_meet(int nr, const struct bytes_mul *b, int o, int n, int r, int some, int tile,
+                       const char *next, int bytes)
+{
+    _Alignas(64) int32_t sum[B_SUMS][B_SIDE][B_SIDE];
     const struct mul_q8 *m = b->m;
-    const uint8_t *x = b->x + (size_t)tile * (size_t)bytes_steps(b->n_block) * B_TILE;
+    const int n_step = bytes_steps(b->n_block);
+    const uint8_t *x = b->x + (size_t)tile * (size_t)n_step * B_TILE, *w = b->w;
     const float *d = b->d + (size_t)tile * (size_t)b->n_block * B_SIDE;
     __m512 acc[B_SIDE];
     UNROLL for (int j = 0; j < nr; j++) acc[j] = _mm512_setzero_ps();
-    bytes_dot(x, b->w, sum[0]);
-    int k = 0;
-    for (; k + B_STEPS < b->n_block; k += B_STEPS) {
-        size_t at = (size_t)(k + B_STEPS) * B_TILE;
-        bytes_dot(x + at, b->w + at, sum[(k / B_STEPS + 1) % 2]);
-        bytes_add(nr, b, d, k, k + B_STEPS, sum[k / B_STEPS % 2], acc);
+    for (int k0 = 0; k0 < n_step; k0 += B_STEPS) {
+        UNROLL for (int i = 0; i < B_STEPS; i++, x += B_TILE, w += B_TILE, next += bytes)
+        {
+            const int k = k0 + i;
+            bytes_dot(i, x, w);
+            if (k >= 2)
+                bytes_leave((i + 2) % B_STEPS, sum[(k - 2) % B_SUMS]);
+            for (int p = 0; p < bytes; p += 64)
+                _mm_prefetch(next + p, _MM_HINT_T1);
+            if (k >= B_LATE)
+                bytes_add(nr, b, d, k - B_LATE, sum[(k - B_LATE) % B_SUMS], acc);
+        }
     }
-    bytes_add(nr, b, d, k, b->n_block, sum[k / B_STEPS % 2], acc);
+    bytes_leave(2, sum[(n_step - 2) % B_SUMS]);
+    bytes_leave(3, sum[(n_step - 1) % B_SUMS]);
+    for (int k = max_int(0, n_step - B_LATE); k < b->n_block; k++)
+        bytes_add(nr, b, d, k, sum[k % B_SUMS], acc);
     const __mmask16 lanes = (__mmask16)((1u << n) - 1);
     UNROLL for (int j = 0; j < nr; j++)
     {
@@ -181,7 +206,9 @@ INLINE void bytes_meet(int nr, const struct bytes_mul *b, int o, int n, int r, i
     }
 }
 
-static void bytes_mul(const struct mul_q8 *m, void (*take)(const struct bytes_mul *, int o, int n))
+/* of_block: bytes of a block of an output. */
+static void bytes_mul(const struct mul_q8 *m, size_t of_block,
+                      void (*take)(const struct bytes_mul *, int o, int n))
 {
     size_t n_block = (size_t)m->n_in / Q8_IN, n_step = (size_t)bytes_steps((int)n_block);
     struct bytes_mul b = {.m = m, .n_block = (int)n_block, .w = m->tmp};
@@ -195,12 +222,14 @@ static void bytes_mul(const struct mul_q8 *m, void (*take)(const struct bytes_mu
         for (int o = 0; o < m->n_out; o += B_SIDE) {
             int n = min_int(B_SIDE, m->n_out - o);
             take(&b, o, n);
+            const char *next = (const char *)m->w + (size_t)(o + B_SIDE) * n_block * of_block;
             for (int r = r0; r < end; r += B_SIDE) {
                 int some = min_int(B_SIDE, end - r), tile = (r - r0) / B_SIDE;
+                int bytes = r == r0 ? B_SIDE * (int)of_block : 0;
                 if (some > B_SIDE / 2)
-                    bytes_meet(B_SIDE, &b, o, n, r, some, tile);
+                    bytes_meet(B_SIDE, &b, o, n, r, some, tile, next, bytes);
                 else
-                    bytes_meet(B_SIDE / 2, &b, o, n, r, some, tile);
+                    bytes_meet(B_SIDE / 2, &b, o, n, r, some, tile, next, bytes);
             }
         }
     }
@@ -212,7 +241,7 @@ static void bytes_dense(const struct mul_q8 *m)
     if (m->n_row <= B_FEW)
         mul_q8(m);
     else
-        bytes_mul(m, bytes_join);
+        bytes_mul(m, sizeof(struct q8_block) / Q8_OUT, bytes_join);
 }
 
 static void bytes_mx(const struct mul_q8 *m)
@@ -220,7 +249,7 @@ static void bytes_mx(const struct mul_q8 *m)
     if (m->n_row <= B_FEW)
         mul_mx_q8(m);
     else
-        bytes_mul(m, bytes_decode);
+        bytes_mul(m, Q8_IN / 2, bytes_decode);
 }
 
 /* Four sums in turn, as peak_bf16. */
