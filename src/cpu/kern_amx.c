@@ -6,8 +6,8 @@
  * outputs, 16 rows]. Two of each are in work at once: 32 outputs times 32 rows, four sums.
  *
  * The chain of a sum: 32 inputs after the other in ascending order; what an instruction adds in
- * which order within them is its own affair and the same for every element. A single row is a tile
- * with one row that is not zero. So results don't depend on the batch.
+ * which order within them is the same for every element, and known: MXFP4 meets a single row
+ * without tiles (kern_amx_one.h). So results don't depend on the batch.
  */
 #include "cpu/kern.h"
 #include "cpu/kern_mx_avx512.h"
@@ -277,6 +277,16 @@ static void mul_tiles(const struct mul *m)
     _tile_release();
 }
 
+#include "cpu/kern_amx_one.h"
+
+static void mul_mx_bf16(const struct mul *m)
+{
+    if (m->n_row == 1 && one_scales(m))
+        one_row(m);
+    else
+        mul_tiles(m);
+}
+
 static void mul_bf16(const struct mul *m)
 {
     struct mul dense = *m;
@@ -324,7 +334,7 @@ void kern_amx_init(struct cpu_kern *k)
     k->mul_mx_q8 = bytes_mx;
     k->peak_q8 = peak_q8;
     k->mul_bf16 = mul_bf16;
-    k->mul_mx_bf16 = mul_tiles;
+    k->mul_mx_bf16 = mul_mx_bf16;
     k->peak_bf16 = peak_bf16;
     k->name = "amx";
 }
