@@ -274,10 +274,11 @@ struct qkv_out {
     const float *cos, *sin; /* [R, 32] */
 };
 
-/* x: [R, d] residual, normed by the kernel when xn is NULL; xn: [R, ld] bf16. */
-void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const __nv_bfloat16 *xn,
-           int n_row, float eps, const struct qkv_out *out, cudaStream_t s);
+/* xn: [R, ld] bf16, the normed rows. */
+void k_qkv(const struct dlayer *l, const struct dstep *st, const __nv_bfloat16 *xn, int n_row,
+           const struct qkv_out *out, cudaStream_t s);
 void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s);
+/* x: [R, d] residual, of which the one row is normed by the kernel when xn is NULL. */
 void k_head(const struct dmat *m, const float *norm, float eps, const struct dstep *st,
             const float *x, const __nv_bfloat16 *xn, int n_logit, float *logits, cudaStream_t s);
 /* xn [R, ld] -> ff [slots, ld]; n_slot = rows * K. */
@@ -291,9 +292,11 @@ void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
 void k_combine(const struct droute *r, const float *y, int n_row, int n_active, int d, float *x,
                const float *norm, int ld, float eps, __nv_bfloat16 *xn, cudaStream_t s);
 
-/* One row: k_out, k_router, k_gate, k_down and k_combine in three kernels. share [tiles of o,
- * ld_router]; of the routing, expert and weight are set. */
+/* One row, st->single[0]: k_qkv with the row's norm; k_out, k_router, k_gate, k_down and k_combine
+ * in three kernels. share [tiles of o, ld_router]; of the routing, expert and weight are set. */
 bool one_row_fits(const struct dlayer *l, int n_expert);
+void k_qkv_one(const struct dlayer *l, const struct dstep *st, const float *x, float eps,
+               const struct qkv_out *out, cudaStream_t s);
 void k_out_one(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, float *share,
                cudaStream_t s);
 void k_gate_one(const struct dlayer *l, const float *x, const float *share, int n_expert,

@@ -166,7 +166,10 @@ static void run_layer(struct cuda *c, int i)
         k_norm(c->x, NULL, l->attn_norm, n, s->d_model, c->ld_x, s->norm_eps, c->xn, c->stream);
     struct qkv_out out = {c->q,      *pool,        l->i_pool, l->sliding,
                           s->n_head, s->n_kv_head, c->cos,    c->sin};
-    k_qkv(l, &c->st, c->x, alone ? NULL : c->xn, n, s->norm_eps, &out, c->stream);
+    if (alone)
+        k_qkv_one(l, &c->st, c->x, s->norm_eps, &out, c->stream);
+    else
+        k_qkv(l, &c->st, c->xn, n, &out, c->stream);
     struct attn_args a = {
         c->q,     *pool,   l->i_pool, s->n_head, s->n_kv_head, l->sliding ? s->window : 0,
         l->sinks, c->attn, c->part,   c->arrived};

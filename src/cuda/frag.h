@@ -207,6 +207,12 @@ static __device__ __forceinline__ void chain_run(frag<F> f[D], place<F> p, int n
             step_mma<F, NT>(f[i], b, i * STEP * 2, acc);
 }
 
+/* 16 bytes into shared memory, past L1. */
+static __device__ __forceinline__ void copy_async(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
+}
+
 /* gpt-oss's gated unit. */
 static __device__ __forceinline__ float swiglu(float gate, float up, float alpha, float limit)
 {

@@ -87,9 +87,4 @@ static struct work work_of(const struct dmat *m, int n)
     return k;
 }
 
-static __device__ __forceinline__ void copy_async(uint32_t to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
-}
-
 #endif

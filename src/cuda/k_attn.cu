@@ -30,13 +30,18 @@ static __global__ void __launch_bounds__(WARPS * 32)
     auto from = [&](int i) {
         return head_of<F8>(a, st.table[(a.window ? rec.w : rec.z) + page0 + i], kv);
     };
+    const uint8_t *first = mine < n_page ? from(mine) : NULL;
     if (mine < n_page - 1)
-        page_load<F8>(pg, from(mine));
+        page_load<F8>(pg, first);
+    /* 16 threads a query, 4 numbers each. */
+    enum { EACH = 4 };
+    int r = threadIdx.x / 16, c = threadIdx.x % 16 * EACH;
+    float sink = r < n_q ? __ldg(a.sinks + kv * n_q + r) * 1.4426950408889634f : 0;
     pdl_wait();
     if (split >= n_split)
         return;
     if (mine == n_page - 1)
-        page_load<F8>(pg, from(mine));
+        page_load<F8>(pg, first);
     struct tile t;
     const __nv_bfloat16 *qr = a.q + ((size_t)row * a.n_head + kv * n_q) * HEAD;
     const __nv_bfloat16 *at[2] = {g < n_q ? qr + g * HEAD : NULL,
@@ -60,41 +65,21 @@ static __global__ void __launch_bounds__(WARPS * 32)
         }
     }
     __syncthreads();
-    /* 16 threads a query, 4 numbers each; up to 8 queries leave threads for two halves of the
-     * partial results. */
-    enum { EACH = 4 };
-    int n_half = n_q <= 8 ? 2 : 1, half = n_half == 2 ? threadIdx.x / 128 : 0;
-    int r = threadIdx.x / 16 - 8 * half, c = threadIdx.x % 16 * EACH;
     float m = NONE, l = 0, o[EACH] = {}, f, f2;
-    auto add = [&](float m2, float l2, const float *v) {
-        join(m, l, m2, l2, f, f2);
+#pragma unroll
+    for (int w = 0; w < WARPS; w++)
+        m = fmaxf(m, sh[w][r][HEAD]);
+#pragma unroll 2
+    for (int w = 0; w < WARPS; w++) {
+        f = m == NONE ? 0 : exp2_fast(sh[w][r][HEAD] - m);
+        l += sh[w][r][HEAD + 1] * f;
         for (int i = 0; i < EACH; i++)
-            o[i] = o[i] * f + v[i] * f2;
-    };
-    auto join_halves = [&]() {
-        if (n_half == 1)
-            return;
-        float *to = sh[r][15]; /* a row that no query uses */
-        __syncthreads();
-        if (half == 1) {
-            for (int i = 0; i < EACH; i++)
-                to[c + i] = o[i];
-            if (c == 0) {
-                to[HEAD] = m;
-                to[HEAD + 1] = l;
-            }
-        }
-        __syncthreads();
-        if (half == 0)
-            add(to[HEAD], to[HEAD + 1], to + c);
-    };
-    for (int w = half; w < WARPS; w += n_half)
-        add(sh[w][r][HEAD], sh[w][r][HEAD + 1], sh[w][r] + c);
-    join_halves();
+            o[i] += sh[w][r][c + i] * f;
+    }
     if (n_split > 1) {
         float *part = a.part + ((size_t)(blockIdx.z * a.n_kv_head + kv) * gridDim.y) * 16 * PART;
         float *to = part + ((size_t)split * 16 + r) * PART;
-        if (half == 0 && r < n_q) {
+        if (r < n_q) {
             *(float2 *)(to + c) = make_float2(o[0], o[1]);
             *(float2 *)(to + c + 2) = make_float2(o[2], o[3]);
             if (c == 0)
@@ -112,10 +97,18 @@ static __global__ void __launch_bounds__(WARPS * 32)
         if (!last)
             return;
         __threadfence();
+        /* Up to 8 queries leave threads for two halves of the partial results. */
+        int n_half = n_q <= 8 ? 2 : 1, half = n_half == 2 ? r / 8 : 0;
+        r -= 8 * half;
         m = NONE;
         l = 0;
         for (int i = 0; i < EACH; i++)
             o[i] = 0;
+        auto add = [&](float m2, float l2, const float *v) {
+            join(m, l, m2, l2, f, f2);
+            for (int i = 0; i < EACH; i++)
+                o[i] = o[i] * f + v[i] * f2;
+        };
 #pragma unroll 8
         for (int s = half; s < n_split; s += n_half) {
             const float *p = part + ((size_t)s * 16 + r) * PART;
@@ -124,11 +117,25 @@ static __global__ void __launch_bounds__(WARPS * 32)
             float v[EACH] = {v0.x, v0.y, v1.x, v1.y};
             add(ml.x, ml.y, v);
         }
-        join_halves();
+        if (n_half == 2) {
+            float *to = sh[0][r];
+            if (half == 1) {
+                for (int i = 0; i < EACH; i++)
+                    to[c + i] = o[i];
+                if (c == 0) {
+                    to[HEAD] = m;
+                    to[HEAD + 1] = l;
+                }
+            }
+            __syncthreads();
+            if (half == 1)
+                return;
+            add(to[HEAD], to[HEAD + 1], to + c);
+        }
     }
-    if (r >= n_q || half > 0)
+    if (r >= n_q)
         return;
-    join(m, l, a.sinks[kv * n_q + r] * 1.4426950408889634f, 1, f, f2);
+    join(m, l, sink, 1, f, f2);
     f /= l;
     *(uint2 *)(a.out + (size_t)row * (a.n_head * HEAD + ATTN_PAD) + (kv * n_q + r) * HEAD + c) =
         make_uint2(pack_bf16(o[0] * f, o[1] * f), pack_bf16(o[2] * f, o[3] * f));

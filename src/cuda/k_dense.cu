@@ -119,10 +119,10 @@ static void dense(const struct dmat *m, const struct source &src, const E &epi, 
     (m->scale ? product<NC, FORM_Q8, E> : product<NC, FORM_BF16, E>)(m, src, epi, n, persist, s);
 }
 
-void k_qkv(const struct dlayer *l, const struct dstep *st, const float *x, const __nv_bfloat16 *xn,
-           int n_row, float eps, const struct qkv_out *out, cudaStream_t s)
+void k_qkv(const struct dlayer *l, const struct dstep *st, const __nv_bfloat16 *xn, int n_row,
+           const struct qkv_out *out, cudaStream_t s)
 {
-    struct source src = {xn, l->qkv.n_step * STEP, NULL, x, l->attn_norm, l->qkv.n_in, eps};
+    struct source src = {xn, l->qkv.n_step * STEP, NULL, NULL, NULL, l->qkv.n_in, 0};
     struct epi_qkv epi = {l->b_qkv, l->qkv.gain, *out, *st};
     dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, 0, s);
 }

@@ -507,9 +507,12 @@ static void check_qkv(struct world *w, int n, const char *how, bool f8)
                   *q = zeros<__nv_bfloat16>((size_t)n * H * HEAD);
     bool fused = n == 1 && !w->l.qkv.one_form;
     struct qkv_out out = {q, pool, 1, true, H, K, dc, ds};
-    if (!fused)
+    if (fused) {
+        k_qkv_one(&w->l, &c.st, dx, eps, &out, 0);
+    } else {
         k_norm(dx, NULL, w->l.attn_norm, n, d, w->ld_x, eps, xn, 0);
-    k_qkv(&w->l, &c.st, dx, fused ? NULL : xn, n, eps, &out, 0);
+        k_qkv(&w->l, &c.st, xn, n, &out, 0);
+    }
 
     vector<float> y = normed(w, x, w->attn_norm, n), want, got;
     vector<uint16_t> raw_q = fetched((uint16_t *)q, (size_t)n * H * HEAD);
@@ -887,8 +890,12 @@ static void bench_all()
                           *attn = zeros<__nv_bfloat16>((size_t)n * (H + ATTN_PAD));
             struct qkv_out out = {q, pool, 0, false, s->n_head, s->n_kv, cs, cs};
             if (wanted("qkv", how))
-                timed("qkv", how, n, (double)wide * s->d * byte, 2.0 * n * wide * s->d,
-                      [&] { k_qkv(&w.l, &c.st, x, n > 1 ? m.xn : NULL, n, eps, &out, 0); });
+                timed("qkv", how, n, (double)wide * s->d * byte, 2.0 * n * wide * s->d, [&] {
+                    if (n > 1)
+                        k_qkv(&w.l, &c.st, m.xn, n, &out, 0);
+                    else
+                        k_qkv_one(&w.l, &c.st, x, eps, &out, 0);
+                });
             if (wanted("out", how))
                 timed("out", how, n, (double)H * s->d * byte, 2.0 * n * H * s->d,
                       [&] { k_out(&w.l, attn, x, n, 0); });
