@@ -315,7 +315,7 @@ void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, 
               int n_expert, int n_active, const struct droute *r, __nv_bfloat16 *xn,
               cudaStream_t s);
 /* Slots of a group at most. */
-int router_group(const struct dmat *gate, int n_row, int n_active, int n_expert);
+int router_group(const struct dlayer *l, int n_row, int n_active, int n_expert);
 
 struct attn_args {
     const __nv_bfloat16 *q;

@@ -116,10 +116,10 @@ template <enum form F> struct place {
 };
 
 /* One step of 16 outputs for NT * 8 rows; b[t]: where lane l's row l % 8 of rows 8t..8t+7 has its
- * 16 bytes number l / 8 of this step. */
+ * 16 bytes number l / 8 of this step. Weights are scaled before they are multiplied. */
 template <enum form F, int NT>
-static __device__ __forceinline__ void step_mma(frag<F> &f, const uint32_t b[NT], uint32_t at,
-                                                float acc[NT][4])
+static __device__ __forceinline__ void step_scaled(frag<F> &f, const uint32_t b[NT], uint32_t at,
+                                                   float acc[NT][4])
 {
     uint32_t x[NT][8];
 #pragma unroll
@@ -137,10 +137,17 @@ static __device__ __forceinline__ void step_mma(frag<F> &f, const uint32_t b[NT]
     }
 }
 
-/* The same where up to 8 rows do not pay for scaling the weights: MXFP4 blocks are scaled when they
- * are summed. The activations carry 2^RAISED, so that no product is too small for float32; so do
- * the sums. */
+/* The same, but where up to 8 rows do not pay for scaling the weights MXFP4 blocks are scaled when
+ * they are summed. The activations carry 2^RAISED, so that no product is too small for float32; so
+ * do the sums. */
 enum { RAISED = 64 };
+
+template <enum form F, int NT>
+static __device__ __forceinline__ void step_mma(frag<F> &f, const uint32_t b[NT], uint32_t at,
+                                                float acc[NT][4])
+{
+    step_scaled<F, NT>(f, b, at, acc);
+}
 
 template <>
 __device__ __forceinline__ void step_mma<FORM_MX, 1>(frag<FORM_MX> &f, const uint32_t b[1],

@@ -1,10 +1,10 @@
 /* Matrix products on weights in fragment order (dev.h), what their kernels share; k_dense.cu and
  * k_experts.cu say which serves what.
  *
- * `thin` (thin.h) serves up to 8 rows, and experts with few tokens. `wide` (wide.h) serves more: a
- * block takes 128 outputs times 64 or 128 rows and runs the chains one after the other, which gives
- * the bits of `thin`. `warpgroup` (warpgroup.h) does the work of `wide` on Hopper's own
- * instructions, in one chain.
+ * `thin` (thin.h) serves up to 8 rows, and experts with few tokens, for which Hopper has `streamed`
+ * (stream.h). `wide` (wide.h) serves more: a block takes 128 outputs times 64 or 128 rows and runs
+ * the chains one after the other, which gives the bits of `thin`. `warpgroup` (warpgroup.h) does
+ * the work of `wide` on Hopper's own instructions, in one chain.
  *
  * What a product does with its results is its epilogue: a struct whose operator() receives a
  * tile, a lane's row g and the sums of rows g and g + 8 for one activation row.

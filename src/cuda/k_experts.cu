@@ -1,4 +1,5 @@
 /* The experts' products over rows grouped by expert. */
+#include "cuda/stream.h"
 #include "cuda/thin.h"
 #include "cuda/warpgroup.h"
 
@@ -45,31 +46,46 @@ static bool experts_thin(const struct dmat *m, int n_row, int n_active, int n_ex
     return !m->one_form && (n_row <= 16 || n_row * n_active <= THIN_SLOTS * n_expert);
 }
 
-int router_group(const struct dmat *m, int n_row, int n_active, int n_expert)
+static bool experts_stream(const struct dlayer *l, int n_row, int n_active, int n_expert)
+{
+    int n_step = l->gate.n_step > l->down.n_step ? l->gate.n_step : l->down.n_step;
+    return experts_thin(&l->gate, n_row, n_active, n_expert) && l->gate.scale && l->down.scale &&
+           card()->major == 9 && stream_rows(n_step) >= STREAM_ROWS;
+}
+
+int router_group(const struct dlayer *l, int n_row, int n_active, int n_expert)
 {
     int mean = n_row * n_active / n_expert;
-    if (experts_thin(m, n_row, n_active, n_expert))
+    if (experts_stream(l, n_row, n_active, n_expert))
+        return STREAM_ROWS;
+    if (experts_thin(&l->gate, n_row, n_active, n_expert))
         return mean <= 2 || card()->max_smem < (size_t)120 << 10 ? 8 : 16;
     return mean <= 64 ? 64 : mean < 384 || card()->major != 9 ? 128 : 256;
 }
 
 /* Groups of a step at most. */
-static int max_groups(const struct dmat *m, int n_row, int n_active, int n_expert)
+static int max_groups(int per, int n_row, int n_active, int n_expert)
 {
-    int slots = n_row * n_active, per = router_group(m, n_row, n_active, n_expert);
+    int slots = n_row * n_active;
     int n = (n_row <= per ? 0 : slots / per) + n_expert;
     return n < slots ? n : slots;
 }
 
+/* m: one of the layer's matrices. */
 template <int NC, typename E>
-static void experts(const struct dmat *m, const struct droute *r, const struct source &src,
-                    const E &epi, int n_row, int n_active, int n_expert, cudaStream_t s)
+static void experts(const struct dlayer *l, const struct dmat *m, const struct droute *r,
+                    const struct source &src, const E &epi, int n_row, int n_active, int n_expert,
+                    cudaStream_t s)
 {
     struct work k = work_of(m, 0);
     k.group = r->group;
     k.n_group = r->n_group;
-    int groups = max_groups(m, n_row, n_active, n_expert);
-    int per = router_group(m, n_row, n_active, n_expert);
+    if (experts_stream(l, n_row, n_active, n_expert)) {
+        stream_go(k, src, epi, m == &l->down, s);
+        return;
+    }
+    int per = router_group(l, n_row, n_active, n_expert);
+    int groups = max_groups(per, n_row, n_active, n_expert);
     /* as many blocks as the card holds, so that one staging of activations serves many tiles; so
      * many experts get rows when rows choose at random */
     double used = n_expert * (1 - pow(1 - (double)n_active / n_expert, n_row));
@@ -95,7 +111,7 @@ void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
     struct source src = {xn, l->gate.n_step * STEP, r->slot_row, NULL, NULL, l->gate.n_in, 0};
     struct epi_gate epi = {l->b_gate,    l->gate.gain,         alpha, limit, ff,
                            l->down.n_in, l->down.n_step * STEP};
-    experts<CHAINS_EXPERTS>(&l->gate, r, src, epi, n_row, n_active, n_expert, s);
+    experts<CHAINS_EXPERTS>(l, &l->gate, r, src, epi, n_row, n_active, n_expert, s);
 }
 
 void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *ff, int n_row,
@@ -103,5 +119,5 @@ void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
 {
     struct source src = {ff, l->down.n_step * STEP, NULL, NULL, NULL, l->down.n_in, 0};
     struct epi_down epi = {l->b_down, l->down.gain, y, l->down.n_out};
-    experts<CHAINS_EXPERTS>(&l->down, r, src, epi, n_row, n_active, n_expert, s);
+    experts<CHAINS_EXPERTS>(l, &l->down, r, src, epi, n_row, n_active, n_expert, s);
 }

@@ -381,8 +381,8 @@ static void router_go(const struct dlayer *l, const float *x, int n_row, int d, 
     if (smem > 32 << 10) /* beside 8 KB for the grouping */
         CU(cudaFuncSetAttribute(router<R>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem));
     launch(router<R>, dim3((n_row + R - 1) / R), 1024 / R, smem, s, x, l->mlp_norm, l->router,
-           l->b_router, d, ld, eps, n_expert, n_active,
-           router_group(&l->gate, n_row, n_active, n_expert), n_row, *r, xn);
+           l->b_router, d, ld, eps, n_expert, n_active, router_group(l, n_row, n_active, n_expert),
+           n_row, *r, xn);
 }
 
 static void router_few_go(const struct dlayer *l, const float *x, int n_row, int d, int ld,
@@ -392,8 +392,7 @@ static void router_few_go(const struct dlayer *l, const float *x, int n_row, int
     int ranks = (n_expert + 7) / 8;
     launch<true>(router_few, dim3((n_row + FEW - 1) / FEW, 1, ranks < 8 ? ranks : 8), 256,
                  FEW * d * sizeof(float), s, x, l->mlp_norm, l->router, l->b_router, d, ld, eps,
-                 n_expert, n_active, router_group(&l->gate, n_row, n_active, n_expert), n_row, *r,
-                 xn);
+                 n_expert, n_active, router_group(l, n_row, n_active, n_expert), n_row, *r, xn);
 }
 
 void k_router(const struct dlayer *l, const float *x, int n_row, int d, int ld, float eps,
