@@ -41,13 +41,16 @@ enum {
     ATTN_PAD = 64,    /* numbers after each row of attention's results: a step, so that rows do
                          not lie a power of two apart */
     THIN_ROWS = 8,    /* up to so many rows the products read weights once, as vectors */
+    FP8_ROWS = 128,   /* of a group, with e4m3 activations; */
+    FP8_FEW = 32,     /* the same when experts have few */
 };
 
 /* Chains per product; see above. */
 enum { CHAINS_QKV = 4, CHAINS_OUT = 8, CHAINS_HEAD = 1, CHAINS_EXPERTS = 1 };
 
-/* How a matrix's numbers are kept: the checkpoint's own ways, or 8-bit blocks made at load. */
-enum form { FORM_BF16, FORM_MX, FORM_Q8 };
+/* How a matrix's numbers are kept: the checkpoint's own ways, or 8-bit blocks made at load. MX8 is
+ * MXFP4 for products with e4m3 activations: bits of its own, scales relative to a row's largest. */
+enum form { FORM_BF16, FORM_MX, FORM_Q8, FORM_MX8 };
 
 enum row_order { ORDER_PLAIN, ORDER_ROPE, ORDER_PAIR };
 
@@ -56,6 +59,7 @@ struct dmat {
     uint4 *w;
     uint32_t *scale; /* MXFP4 (experts) or 8-bit blocks (others), else NULL */
     float gain;      /* 2^n taken out of the scales so that they fit; mostly 1 */
+    float *row_gain; /* FORM_MX8: [matrices, n_tile, 16] the same for every row; else NULL */
     int n_tile, n_step;
     int n_out, n_in;
     bool one_form; /* the same kernel for any number of rows, so that its bits don't depend on it */
@@ -67,6 +71,7 @@ struct dlayer {
     float *router_t; /* [rows of o's tiles, ld_router] the same transposed, zeros around it */
     int ld_router;   /* n_expert rounded up to a power of two, at least 4 */
     struct dmat qkv, o, gate, down;
+    float raise_x, raise_ff; /* FORM_MX8: what e4m3 activations are multiplied by (k_fp8.cu) */
     bool sliding;
     int i_pool; /* place within its pool's pages */
 };
@@ -259,8 +264,9 @@ MUST_USE status upload_raw(struct upload *, const void *p, size_t n, void *out, 
 MUST_USE status upload_dense(struct upload *, const struct mat *const *part,
                              const enum row_order *order, int n_part, enum form form,
                              struct dmat *out, struct err *);
+/* f8: MXFP4 in the form for e4m3 activations. */
 MUST_USE status upload_experts(struct upload *, const struct expert_mat *m, int n_expert,
-                               enum row_order order, struct dmat *out, struct err *);
+                               enum row_order order, bool f8, struct dmat *out, struct err *);
 MUST_USE status upload_sync(struct upload *, struct err *);
 
 /* ---- kernels; all asynchronous on `s` ---- */
@@ -288,6 +294,18 @@ void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
 /* y [slots, d]. */
 void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *ff, int n_row,
             int n_active, int n_expert, float *y, cudaStream_t s);
+/* Slots of a group at most with e4m3 activations (FORM_MX8). */
+int fp8_group(int n_row, int n_active, int n_expert);
+/* k_gate and k_down then, on Hopper: x8 and ff8 are fp8_bytes(most rows, ...) each, as
+ * k_fp8.cu lays them out. */
+size_t fp8_bytes(int n_row, int n_active, int n_expert, int n_in);
+/* What numbers of up to `most` are multiplied by. */
+float fp8_scale(float most);
+void k_gate8(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *xn, int n_row,
+             int n_active, int n_expert, float alpha, float limit, uint8_t *x8, uint8_t *ff8,
+             cudaStream_t s);
+void k_down8(const struct dlayer *l, const struct droute *r, const uint8_t *ff8, int n_row,
+             int n_active, int n_expert, float *y, cudaStream_t s);
 /* x += the experts' weighted sum; normed into xn [R, ld] unless norm is NULL. */
 void k_combine(const struct droute *r, const float *y, int n_row, int n_active, int d, float *x,
                const float *norm, int ld, float eps, __nv_bfloat16 *xn, cudaStream_t s);

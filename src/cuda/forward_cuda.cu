@@ -14,7 +14,8 @@
  * for each number of rows and of blocks and power of two of keys.
  *
  * Arithmetic: residual, norms, router, softmax, rotation and sums in float32, inputs of the
- * matrix products and the cache in bf16, weights exact. Exported is cuda_backend_open alone.
+ * matrix products and the cache in bf16, or of the experts in e4m3, weights exact. Exported is
+ * cuda_backend_open alone.
  */
 #include "cuda/dev.h"
 #include "cuda/pick.h"
@@ -26,6 +27,7 @@ extern "C" {
 }
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +78,8 @@ struct cuda {
     float *x, *cos, *sin, *y, *part, *logits;
     float *share; /* of the router's sums, when one row decodes */
     __nv_bfloat16 *xn, *q, *attn, *ff;
-    int ld_x, ld_ff; /* d_model and d_ff rounded up to whole steps */
+    uint8_t *x8, *ff8; /* --arith fp8: the experts' inputs (k_fp8.cu) */
+    int ld_x, ld_ff;   /* d_model and d_ff rounded up to whole steps */
     struct droute route;
     unsigned *arrived; /* zero between kernels */
     uint64_t *best_part;
@@ -191,9 +194,15 @@ static void run_layer(struct cuda *c, int i)
     }
     k_router(l, c->x, n, s->d_model, c->ld_x, s->norm_eps, s->n_expert, s->n_active, &c->route,
              c->xn, c->stream);
-    k_gate(l, &c->route, c->xn, n, s->n_active, s->n_expert, s->swiglu_alpha, s->swiglu_limit,
-           c->ff, c->stream);
-    k_down(l, &c->route, c->ff, n, s->n_active, s->n_expert, c->y, c->stream);
+    if (l->gate.row_gain) {
+        k_gate8(l, &c->route, c->xn, n, s->n_active, s->n_expert, s->swiglu_alpha, s->swiglu_limit,
+                c->x8, c->ff8, c->stream);
+        k_down8(l, &c->route, c->ff8, n, s->n_active, s->n_expert, c->y, c->stream);
+    } else {
+        k_gate(l, &c->route, c->xn, n, s->n_active, s->n_expert, s->swiglu_alpha, s->swiglu_limit,
+               c->ff, c->stream);
+        k_down(l, &c->route, c->ff, n, s->n_active, s->n_expert, c->y, c->stream);
+    }
     const float *next = !alone && i + 1 < s->n_layer ? c->layer[i + 1].attn_norm : NULL;
     k_combine(&c->route, c->y, n, s->n_active, s->d_model, c->x, next, c->ld_x, s->norm_eps, c->xn,
               c->stream);
@@ -541,7 +550,12 @@ static status cuda_kv_init(struct backend *base, const struct kv_plan *plan, str
     get(&c->q, R * q);
     get(&c->attn, R * (q + ATTN_PAD));
     get(&c->share, (size_t)c->layer[0].o.n_tile * (size_t)c->layer[0].ld_router);
-    get(&c->ff, R * K * (size_t)c->ld_ff);
+    if (c->opts.arith == ARITH_FP8) {
+        get(&c->x8, fp8_bytes(plan->max_rows, s->n_active, s->n_expert, s->d_model));
+        get(&c->ff8, fp8_bytes(plan->max_rows, s->n_active, s->n_expert, s->d_ff));
+    } else {
+        get(&c->ff, R * K * (size_t)c->ld_ff);
+    }
     get(&c->y, R * K * d);
     get(&c->route.expert, R * K);
     get(&c->route.weight, R * K);
@@ -577,6 +591,7 @@ static void free_mat(struct dmat *m)
 {
     cudaFree(m->w);
     cudaFree(m->scale);
+    cudaFree(m->row_gain);
 }
 
 static void cuda_close(struct backend *base)
@@ -617,6 +632,8 @@ static void cuda_close(struct backend *base)
                  c->q,
                  c->attn,
                  c->ff,
+                 c->x8,
+                 c->ff8,
                  c->route.expert,
                  c->route.weight,
                  c->route.slot,
@@ -704,7 +721,8 @@ static status load_layer(struct cuda *c, const struct weights *w, int i, struct 
     size_t m = (size_t)s->d_model, E = (size_t)s->n_expert, q = (size_t)s->n_head * HEAD,
            kv = (size_t)s->n_kv_head * HEAD;
     const struct mat *qkv[] = {&l->q, &l->k, &l->v}, *o[] = {&l->o};
-    float *bias = (float *)mem_array(q + 2 * kv, sizeof *bias);
+    float *bias = (float *)mem_array(q + 2 * kv, sizeof *bias), most = 0;
+    bool f8 = c->opts.arith == ARITH_FP8;
     status st = OK;
     d->sliding = s->sliding[i];
     d->i_pool = d->sliding ? c->window.n_layer++ : c->full.n_layer++;
@@ -725,9 +743,13 @@ static status load_layer(struct cuda *c, const struct weights *w, int i, struct 
     TRY(upload_dense(u, qkv, qkv_order, 3, form, &d->qkv, e));
     TRY(upload_dense(u, o, plain, 1, form, &d->o, e));
     if (i >= c->n_cpu_moe) {
-        TRY(upload_experts(u, &l->gate_up, s->n_expert, ORDER_PAIR, &d->gate, e));
-        TRY(upload_experts(u, &l->down, s->n_expert, ORDER_PLAIN, &d->down, e));
+        TRY(upload_experts(u, &l->gate_up, s->n_expert, ORDER_PAIR, f8, &d->gate, e));
+        TRY(upload_experts(u, &l->down, s->n_expert, ORDER_PLAIN, f8, &d->down, e));
     }
+    for (size_t j = 0; j < m; j++)
+        most = fmaxf(most, fabsf(l->mlp_norm[j]));
+    d->raise_x = fp8_scale(most * sqrtf((float)m));
+    d->raise_ff = fp8_scale(s->swiglu_limit * (s->swiglu_limit + 1));
     d->qkv.one_form = d->o.one_form = d->gate.one_form = d->down.one_form = c->opts.deterministic;
 out:
     mem_free(bias);
@@ -814,8 +836,13 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
     if (opts->i_card >= n_dev || cudaSetDevice(opts->i_card) != cudaSuccess)
         return err_set(e, E_DEVICE, "no CUDA card number %d: this machine has %d", opts->i_card,
                        n_dev);
-    if (opts->arith != ARITH_BF16)
-        return err_set(e, E_INPUT, "the CUDA backend computes in bf16: --arith bf16");
+    if (opts->arith != ARITH_BF16 && opts->arith != ARITH_FP8)
+        return err_set(e, E_INPUT, "a card computes in bf16 or fp8: --arith says which");
+    if (opts->arith == ARITH_FP8 && card()->major != 9)
+        return err_set(e, E_INPUT,
+                       "--arith fp8 wants a card of compute capability 9.0 (Hopper), this one is "
+                       "%d.x: --arith bf16",
+                       card()->major);
     if (opts->kv != KV_AUTO && opts->kv != KV_BF16 && opts->kv != KV_FP8)
         return err_set(e, E_INPUT,
                        "on a card keys and values are kept in bfloat16 or fp8: "

@@ -56,6 +56,8 @@ static bool experts_stream(const struct dlayer *l, int n_row, int n_active, int 
 int router_group(const struct dlayer *l, int n_row, int n_active, int n_expert)
 {
     int mean = n_row * n_active / n_expert;
+    if (l->gate.row_gain)
+        return fp8_group(n_row, n_active, n_expert);
     if (experts_stream(l, n_row, n_active, n_expert))
         return STREAM_ROWS;
     if (experts_thin(&l->gate, n_row, n_active, n_expert))

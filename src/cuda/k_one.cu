@@ -411,7 +411,7 @@ enum { GATE_CHAINS = 2, DOWN_WARPS = 16, DOWN_CHAINS = 4, ONE_EXPERTS = 128 };
 
 bool one_row_fits(const struct dlayer *l, int n_expert)
 {
-    return n_expert <= ONE_EXPERTS && !l->gate.scale == !l->down.scale;
+    return n_expert <= ONE_EXPERTS && !l->gate.scale == !l->down.scale && !l->gate.row_gain;
 }
 
 struct gate_args {

@@ -13,6 +13,14 @@
  * 2^(s-127). Larger scale bytes are lowered by a constant that returns in dmat.gain; 255 (not a
  * number) stays, the exponent of Inf, so that damage reaches the logits and is reported there.
  *
+ * Bits of MX8. The low half of a word holds the magnitudes of row g's four inputs 2q, 2q + 1, 2q +
+ * 8, 2q + 9 in the nibbles' bits 0..2, the high half row g + 8's: selectors of the byte-permute
+ * instruction, which looks up e4m3 numbers in eight bytes. Signs of row g at bits 7, 15, 23, 31, of
+ * row g + 8 four below. A scale byte is e, 1 to 12: the exponent field of the e4m3 number for 0.5.
+ * A row's largest scale becomes 12, and 2^n in row_gain puts that right; so what is up to 2^11
+ * times smaller is exact. Codes of blocks with smaller scales are rounded to those of e = 1. A row
+ * with the scale 255 (not a number) has NaN in row_gain.
+ *
  * Bits of 8-bit blocks. 32 inputs of a row share a scale, their largest magnitude / 127; a number
  * is a sign and a magnitude of 7 bits. A word holds registers a_j (j even) and a_j+1 of a slice,
  * each half one of the two inputs of every pair: a_j: sign at bit 15, magnitude at bits 7..1: as
@@ -222,6 +230,64 @@ static __global__ void frag_mx(const uint8_t *codes, const uint8_t *scales, int 
     }
 }
 
+/* The code of a number's 2^-down, rounded to the nearest, to an even code between two. */
+static __device__ uint32_t lowered(uint32_t code, int down)
+{
+    static const float of[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    float v = ldexpf(of[code & 7], -down);
+    uint32_t c = 0;
+    while (c < 7 && (v > (of[c] + of[c + 1]) / 2 || (v == (of[c] + of[c + 1]) / 2 && c % 2)))
+        c++;
+    return (code & 8) | c;
+}
+
+/* The same into MX8; row_gain [16] of a tile. 256 threads. */
+static __global__ void frag_mx8(const uint8_t *codes, const uint8_t *scales, int row0, int order,
+                                int t0, int tile_at, int n_out, int n_in, int n_step, uint4 *dst,
+                                uint32_t *dst_scale, float *row_gain)
+{
+    enum { TOP = 12 };
+    __shared__ int base_of[TILE_ROWS];
+    int t = t0 + blockIdx.x, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int n_block = n_in / 32;
+    if (threadIdx.x < TILE_ROWS) {
+        int row = row_of(order, t, threadIdx.x), most = TOP;
+        bool nan = false;
+        for (int b = 0; row < n_out && b < n_block; b++) {
+            int s = scales[(size_t)(row - row0) * n_block + b];
+            nan |= s == 255;
+            most = s != 255 && s > most ? s : most;
+        }
+        base_of[threadIdx.x] = most - TOP;
+        /* the number of a code, decoded with e: 2^(e - 6) times its value */
+        row_gain[(size_t)(tile_at + t) * TILE_ROWS + threadIdx.x] =
+            nan ? NAN : ldexpf(1, most - 127 - (TOP - 6));
+    }
+    __syncthreads();
+    for (int i = threadIdx.x / 32; i < n_step; i += blockDim.x / 32) {
+        uint32_t w[4] = {}, four = 0;
+        for (int j = 0; j < 4; j++) { /* row g + 8h of block b */
+            int h = j % 2, row = row_of(order, t, g + 8 * h), b = i * 2 + j / 2;
+            bool in = row < n_out && b < n_block;
+            size_t at = in ? (size_t)(row - row0) * n_block + b : 0;
+            int base = base_of[g + 8 * h], e = in ? scales[at] - base : 1;
+            int down = e < 1 ? 1 - e : 0;
+            four |= (uint32_t)(e + down < TOP ? e + down : TOP) << (8 * j);
+            if (!in)
+                continue;
+            for (int k = 0; k < 8; k++) { /* its inputs 2q, 2q + 1, 2q + 8, ... */
+                uint32_t two = codes[at * 16 + q + k / 2 * 4];
+                uint32_t c = lowered(two >> (4 * (k % 2)) & 15, down), *to = &w[j / 2 * 2 + k / 4];
+                *to |= (c & 7) << (16 * h + 4 * (k % 4)) | (c >> 3) << (8 * (k % 4) + (h ? 3 : 7));
+            }
+        }
+        size_t at = (size_t)(tile_at + t) * n_step + i;
+        dst[at * 32 + lane] = make_uint4(w[0], w[1], w[2], w[3]);
+        if (q == 0)
+            dst_scale[at * 8 + g] = four;
+    }
+}
+
 /* bf16 rows into 8-bit blocks, the other arguments as of frag_bf16. */
 static __global__ void frag_q8(const uint16_t *src, size_t ld_row, int row0, int order, int t0,
                                int tile_at, int n_out, int n_in, int n_step, float shrink,
@@ -272,10 +338,14 @@ static __global__ void frag_q8(const uint16_t *src, size_t ld_row, int row0, int
 static status alloc_mat(struct dmat *m, int n_mat, enum form form, struct err *e)
 {
     size_t steps = (size_t)n_mat * m->n_tile * m->n_step;
-    int pieces = form == FORM_MX ? 32 : form == FORM_Q8 ? 64 : 128;
+    bool mx = form == FORM_MX || form == FORM_MX8;
+    int pieces = mx ? 32 : form == FORM_Q8 ? 64 : 128;
     cudaError_t rc = cudaMalloc((void **)&m->w, steps * pieces * sizeof *m->w);
     if (rc == cudaSuccess && form != FORM_BF16)
-        rc = cudaMalloc((void **)&m->scale, steps * (form == FORM_MX ? 32 : 64));
+        rc = cudaMalloc((void **)&m->scale, steps * (mx ? 32 : 64));
+    if (rc == cudaSuccess && form == FORM_MX8)
+        rc = cudaMalloc((void **)&m->row_gain,
+                        (size_t)n_mat * m->n_tile * TILE_ROWS * sizeof *m->row_gain);
     return rc == cudaSuccess ? OK : dev_error(e, rc, "matrices");
 }
 
@@ -411,16 +481,22 @@ static cudaError_t put_expert(struct upload *u, const struct expert_mat *m, int 
         rc = cudaMemcpyAsync(u->stage[i], u->pinned[i], bytes, cudaMemcpyHostToDevice, u->stream);
         if (rc != cudaSuccess)
             break;
-        frag_mx<<<(n + 15) / 16, 256, 0, u->stream>>>(
-            u->stage[i], u->stage[i] + (size_t)n * codes, r, order, r / TILE_ROWS, x * d->n_tile,
-            m->n_out, m->n_in, d->n_step, drop, d->w, d->scale);
+        const uint8_t *scale = u->stage[i] + (size_t)n * codes;
+        if (d->row_gain)
+            frag_mx8<<<(n + 15) / 16, 256, 0, u->stream>>>(
+                u->stage[i], scale, r, order, r / TILE_ROWS, x * d->n_tile, m->n_out, m->n_in,
+                d->n_step, d->w, d->scale, d->row_gain);
+        else
+            frag_mx<<<(n + 15) / 16, 256, 0, u->stream>>>(u->stage[i], scale, r, order,
+                                                          r / TILE_ROWS, x * d->n_tile, m->n_out,
+                                                          m->n_in, d->n_step, drop, d->w, d->scale);
         rc = piece_end(u);
     }
     return rc;
 }
 
 status upload_experts(struct upload *u, const struct expert_mat *m, int n_expert,
-                      enum row_order order, struct dmat *out, struct err *e)
+                      enum row_order order, bool f8, struct dmat *out, struct err *e)
 {
     *out = (struct dmat){};
     out->gain = 1;
@@ -433,11 +509,15 @@ status upload_experts(struct upload *u, const struct expert_mat *m, int n_expert
         return err_set(e, E_INPUT,
                        "the CUDA backend takes experts in MXFP4 or bf16, this checkpoint has "
                        "others: quantize it (gloss quantize) or use --device cpu");
-    status st = alloc_mat(out, n_expert, mx ? FORM_MX : FORM_BF16, e);
+    if (f8 && !mx)
+        return err_set(e, E_INPUT,
+                       "--arith fp8 takes experts in MXFP4: quantize the checkpoint (gloss "
+                       "quantize)");
+    status st = alloc_mat(out, n_expert, f8 ? FORM_MX8 : mx ? FORM_MX : FORM_BF16, e);
     if (st < 0)
         return st;
     int drop = 0;
-    if (mx) {
+    if (mx && !f8) {
         drop = largest_scale(m, n_expert) - 128;
         drop = drop > 0 ? drop : 0;
         for (int i = 0; i < drop; i++)
