@@ -818,7 +818,7 @@ out:
 
 extern "C" __attribute__((visibility("default"))) status
 cuda_backend_open(const char *abi, const struct weights *w, const struct backend_opts *opts,
-                  struct backend *cpu, struct backend **out, struct err *e)
+                  backend_opener *open_cpu, struct backend **out, struct err *e)
 {
     size_t total;
     *out = NULL;
@@ -879,14 +879,13 @@ cuda_backend_open(const char *abi, const struct weights *w, const struct backend
         c->cpu_layer[i] = (struct cpu_layer){c, i};
     if (st == OK)
         st = latched == cudaSuccess ? load(c, w, e) : card_error(e);
+    struct backend_opts own = {.arith = ARITH_BF16, .n_thread = opts->n_thread};
+    if (st == OK && c->n_cpu_moe > 0)
+        st = open_cpu(w, &own, &c->cpu, e);
     if (st < 0) {
         cuda_close(&c->base);
         return st;
     }
-    if (c->n_cpu_moe > 0)
-        c->cpu = cpu;
-    else if (cpu)
-        cpu->close(cpu);
     size_t left = room(c, &total);
     c->weight_bytes = total > left ? total - left : 0;
     *out = &c->base;

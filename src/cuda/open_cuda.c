@@ -17,18 +17,12 @@ status backend_cuda_open(const struct weights *w, const struct backend_opts *opt
         return err_set(e, E_DEVICE, "no CUDA backend here (make CUDA=1 builds it): %s",
                        why ? why : "libgloss-cuda.so was not found");
     }
+    /* cpu: for layers whose experts the card has no room for */
     status (*fn)(const char *abi, const struct weights *, const struct backend_opts *,
-                 struct backend *, struct backend **, struct err *);
+                 backend_opener *cpu, struct backend **, struct err *);
     void *sym = dlsym(lib, "cuda_backend_open");
     if (!sym)
         return err_set(e, E_DEVICE, "libgloss-cuda.so is not gloss's: make CUDA=1 builds it");
     memcpy(&fn, &sym, sizeof fn);
-    struct backend *cpu = NULL; /* costs little as long as no layer is left to it */
-    struct backend_opts own = {.arith = ARITH_BF16, .n_thread = opts->n_thread};
-    status st = opts->n_cpu_moe ? backend_cpu_open(w, &own, &cpu, e) : OK;
-    if (st == OK)
-        st = fn(BACKEND_CUDA_ABI, w, opts, cpu, out, e);
-    if (st < 0 && cpu)
-        cpu->close(cpu);
-    return st;
+    return fn(BACKEND_CUDA_ABI, w, opts, backend_cpu_open, out, e);
 }
