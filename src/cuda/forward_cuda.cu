@@ -818,7 +818,9 @@ out:
 
 extern "C" __attribute__((visibility("default"))) status
 cuda_backend_open(const char *abi, const struct weights *w, const struct backend_opts *opts,
-                  backend_opener *open_cpu, struct backend **out, struct err *e)
+                  status (*open_cpu)(const struct weights *, const struct backend_opts *,
+                                     struct backend **, struct err *),
+                  struct backend **out, struct err *e)
 {
     size_t total;
     *out = NULL;

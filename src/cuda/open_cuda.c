@@ -19,7 +19,9 @@ status backend_cuda_open(const struct weights *w, const struct backend_opts *opt
     }
     /* cpu: for layers whose experts the card has no room for */
     status (*fn)(const char *abi, const struct weights *, const struct backend_opts *,
-                 backend_opener *cpu, struct backend **, struct err *);
+                 status (*cpu)(const struct weights *, const struct backend_opts *,
+                               struct backend **, struct err *),
+                 struct backend **, struct err *);
     void *sym = dlsym(lib, "cuda_backend_open");
     if (!sym)
         return err_set(e, E_DEVICE, "libgloss-cuda.so is not gloss's: make CUDA=1 builds it");

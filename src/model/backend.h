@@ -161,13 +161,13 @@ struct backend {
 };
 
 /* The CPU backend (src/cpu). */
-typedef status backend_opener(const struct weights *, const struct backend_opts *,
-                              struct backend **, struct err *);
-MUST_USE backend_opener backend_cpu_open;
+MUST_USE status backend_cpu_open(const struct weights *, const struct backend_opts *,
+                                 struct backend **, struct err *);
 
 /* The CUDA backend: libgloss-cuda.so, opened at run time. E_DEVICE when it or a card is missing.
  * Both sides must agree on the ABI: its last number grows when a struct that they share changes. */
-MUST_USE backend_opener backend_cuda_open;
+MUST_USE status backend_cuda_open(const struct weights *, const struct backend_opts *,
+                                  struct backend **, struct err *);
 #define BACKEND_CUDA_ABI GLOSS_VERSION "-8"
 
 /* One timing: best of a few runs of all threads together; bytes and flops of such a run (0: none).
