@@ -141,8 +141,9 @@ static __global__ void __launch_bounds__(128, 3) attn_block(struct attn_args a, 
  * times a key head; while the teams work on one, the next is on its way.
  *
  * Keys come in groups of KEYS. A team asks the tensor core for the scores of a group and for the
- * product of the weights of the group before with its values; the softmax of the former runs
- * beside the latter, and beside what the other teams asked for: they do so in turns.
+ * product of the weights of the group before with its values, and computes the softmax of the
+ * former while the other teams have the tensor core. A row of ones behind the values adds the
+ * weights up.
  *
  * Scores are scaled by a maximum that moves only if one is beyond it by LAZY: sums are up to 2^LAZY
  * larger then, which costs no precision. It begins with the sink, a key without a value.
@@ -156,14 +157,15 @@ enum {
     GROUP_PAGES = KEYS / KV_PAGE,
     ROW = 128, /* bytes */
     TILE = 64 * ROW,
-    STAGE = 2 * TILE,
+    SUM_ROWS = 8, /* behind a stage's values; the first is ones */
+    STAGE = 2 * TILE + SUM_ROWS * ROW,
     STAGES = 8,
     Q_BYTES = TEAMS * TILE,
     Q_PLACES = 2,
     BARS = Q_PLACES * Q_BYTES + STAGES * STAGE,
     TEAMS_SMEM = BARS + 512 + 1024,
+    OUT = (HEAD + SUM_ROWS) / 2, /* numbers a thread has of the weighted values and sums */
     LAZY = 8,
-    LATE = 3, /* groups on their way */
 };
 
 /* Where things lie from `base` on, in shared memory. Of a place, `full` and `empty` are barriers.
@@ -342,12 +344,13 @@ template <int LEFT, int N> static __device__ __forceinline__ void wg_wait(float 
                  "}, a, b, p, 1, 1, 0, 0;\n}"                                                      \
                  : EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24)                                        \
                  : "r"(a), "r"(b), "n"(ADD))
-/* c += a b^T; a in registers. */
+/* c += a b^T; a in registers, b with SUM_ROWS rows more. */
 #define WEIGHTED(TYPE)                                                                             \
-    asm volatile("{\n.reg .b64 b;\nmov.b64 b, {%36, " UPPER "};\n"                                 \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" NAMES            \
-                 "}, {%32, %33, %34, %35}, b, 1, 1, 1, 0;\n}"                                      \
-                 : EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24)                                        \
+    asm volatile("{\n.reg .b64 b;\nmov.b64 b, {%40, " UPPER "};\n"                                 \
+                 "wgmma.mma_async.sync.aligned.m64n72k16.f32." TYPE "." TYPE " {" NAMES            \
+                 ", %32, %33, %34, %35}, {%36, %37, %38, %39}, b, 1, 1, 1, 0;\n}"                  \
+                 : EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24), "+f"(c[32]), "+f"(c[33]),             \
+                   "+f"(c[34]), "+f"(c[35])                                                        \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b))
 
 template <bool F8, bool ADD>
@@ -360,7 +363,7 @@ static __device__ __forceinline__ void scores(float (&c)[32], uint32_t a, uint32
 }
 
 template <bool F8>
-static __device__ __forceinline__ void weighted(float (&c)[32], const uint32_t a[4], uint32_t b)
+static __device__ __forceinline__ void weighted(float (&c)[OUT], const uint32_t a[4], uint32_t b)
 {
     if (F8)
         WEIGHTED("f16");
@@ -417,39 +420,30 @@ static __device__ __forceinline__ uint32_t piece_at(uint32_t matrix, int row, in
     return matrix + row * ROW + (c ^ row % 8) * 16;
 }
 
-/* 16 numbers of e4m3 as two pieces. */
-static __device__ __forceinline__ void put_wide(uint32_t matrix, int row, int c, uint4 v)
+/* 16 numbers of e4m3 as two pieces side by side. */
+static __device__ __forceinline__ void put_wide(uint32_t to, uint4 v)
 {
-    put(piece_at(matrix, row, c), eight<true>::wide(make_uint2(v.x, v.y)));
-    put(piece_at(matrix, row, c + 1), eight<true>::wide(make_uint2(v.z, v.w)));
+    put(to, eight<true>::wide(make_uint2(v.x, v.y)));
+    put(to ^ 16, eight<true>::wide(make_uint2(v.z, v.w)));
 }
 
-/* The warpgroup that brings. A group's copies run while those of the LATE groups before are under
- * way. */
+/* The warpgroup that brings. Warp w brings the queries of team w and every fourth group of keys,
+ * one at a time. */
 template <bool F8>
 static __device__ __forceinline__ void bring(const struct attn_args &a, const struct dstep &st,
                                              int n_block, struct stock sh)
 {
-    int t = threadIdx.x % 128, n_item = n_block * a.n_kv_head;
+    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, n_item = n_block * a.n_kv_head;
     struct heads of(a);
-    struct circle stage = {0, 1}, place = {0, 1}, due = {0, 0}, q_due = {0, 0};
-    int late = 0;
-    uint32_t with_q = 0; /* bit i: queries come with the i-th of the groups under way */
-    auto land = [&]() {
+    struct circle place = {0, 1};
+    int c = 0; /* groups of the items before */
+    /* Where the lane's first piece of a page lies. Of the others, the row differs by what the
+     * swizzle does not see, or by 4, and the piece by 4: both change bit 6 of the address. */
+    uint32_t key_to = F8 ? piece_at(0, lane / 4, lane % 4 * 2) : piece_at(0, lane / 8, lane % 8);
+    uint32_t value_to = F8 ? piece_at(0, lane / 2, lane % 2 * 2) : piece_at(0, lane / 4, lane % 4);
+    auto landed = [&](uint32_t bar) {
         show();
-        warp_arrive(sh.full(due.i));
-        due.next(STAGES);
-        if (with_q & 1) {
-            warp_arrive(sh.q_full(q_due.i));
-            q_due.next(Q_PLACES);
-        }
-        with_q >>= 1;
-        late--;
-    };
-    auto land_all = [&]() {
-        copies_wait<0>();
-        while (late > 0)
-            land();
+        warp_arrive(bar);
     };
     for (int k = 0; k * (int)gridDim.x < n_item; k++) {
         int item = item_of(k);
@@ -460,24 +454,17 @@ static __device__ __forceinline__ void bring(const struct attn_args &a, const st
         const struct dseq sq = st.seq[blk[0]];
         int row0 = blk[1], n = blk[2], pos0 = sq.pos0 + row0 - sq.row0;
         int p0 = first_key(a, pos0) / KV_PAGE, p1 = (pos0 + n - 1) / KV_PAGE;
+        int g0 = p0 / GROUP_PAGES, g1 = p1 / GROUP_PAGES, g = g0 + ((warp - c) & 3);
         const int32_t *table = st.table + (a.window ? sq.window - sq.window0 : sq.full);
-        /* A group's pages beside those that the block sees are not read for what is in them. */
-        auto page = [&](int g, int i) { return table[min(max(g * GROUP_PAGES + i, p0), p1)]; };
-        int id[GROUP_PAGES];
-        for (int i = 0; i < GROUP_PAGES; i++)
-            id[i] = page(p0 / GROUP_PAGES, i);
-        if (!bar_passed(sh.q_empty(place.i), place.round)) {
-            land_all(); /* the teams may need it to get on */
-            bar_wait(sh.q_empty(place.i), place.round);
-        }
-        if (t == 0)
+        bar_wait(sh.q_empty(place.i), place.round);
+        if (threadIdx.x % 128 == 0)
             put(sh.record(place.i), make_uint4(kv, row0, n, pos0));
         const char *q = (const char *)(a.q + ((size_t)row0 * a.n_head + kv * of.n_q) * HEAD);
-#pragma unroll 4
-        for (int x = t / 8; x < TEAMS * 64; x += 16) {
-            int p = of.row(x);
-            const char *from = q + ((size_t)p * a.n_head + of.head(x)) * ROW + t % 8 * 16;
-            uint32_t to = piece_at(sh.queries(place.i), x, t % 8);
+#pragma unroll 2
+        for (int i = 0; i < 16; i++) {
+            int x = warp * 64 + i * 4 + lane / 8, p = of.row(x);
+            const char *from = q + ((size_t)p * a.n_head + of.head(x)) * ROW + lane % 8 * 16;
+            uint32_t to = piece_at(sh.queries(place.i), x, lane % 8);
             if (p >= n) {
                 put(to, make_uint4(0, 0, 0, 0));
             } else if (F8) {
@@ -488,54 +475,49 @@ static __device__ __forceinline__ void bring(const struct attn_args &a, const st
                 copy_piece(to, from);
             }
         }
-        place.next(Q_PLACES);
-        with_q |= 1u << late;
-        for (int g = p0 / GROUP_PAGES; g <= p1 / GROUP_PAGES; g++) {
-            const uint4 *from[GROUP_PAGES];
-            uint4 raw[GROUP_PAGES][2]; /* e4m3: keys and values, 16 each */
+        copies_end();
+        bool with_q = true;
+        for (; g <= g1; g += 4) {
+            int at = (c + g - g0) % STAGES, round = (c + g - g0) / STAGES;
+            int id[GROUP_PAGES]; /* those beside p0 to p1 are not read for what is in them */
+            for (int i = 0; i < GROUP_PAGES; i++)
+                id[i] = table[min(max(g * GROUP_PAGES + i, p0), p1)];
+            bar_wait(sh.empty(at), round % 2 ^ 1);
 #pragma unroll
             for (int i = 0; i < GROUP_PAGES; i++) {
-                from[i] = (const uint4 *)head_of<F8>(a, id[i], kv) + t;
-                id[i] = page(g + 1, i);
-                for (int j = 0; j < 2 && F8; j++)
-                    raw[i][j] = from[i][j * 128];
-            }
-            bar_wait(sh.empty(stage.i), stage.round);
-#pragma unroll
-            for (int i = 0; i < GROUP_PAGES; i++) {
-                uint32_t keys = sh.keys(stage.i) + i * KV_PAGE * ROW;
-                uint32_t values = sh.values(stage.i) + i / 2 * 64 * ROW;
-                int c = i % 2 * 4; /* where the page's values begin */
+                const uint4 *from = (const uint4 *)head_of<F8>(a, id[i], kv) + lane;
+                uint32_t keys = sh.keys(at) + i * KV_PAGE * ROW, values = sh.values(at);
                 if (F8) {
-                    put_wide(keys, t / 4, t % 4 * 2, raw[i][0]);
-                    put_wide(values, t / 2, c + t % 2 * 2, raw[i][1]);
+#pragma unroll 2
+                    for (int j = 0; j < 4; j++) {
+                        uint4 key = from[j * 32], value = from[j * 32 + 128];
+                        put_wide(keys + j * 8 * ROW + key_to, key);
+                        put_wide(values + j * 16 * ROW + (value_to ^ i * 64), value);
+                    }
                 } else {
-                    copy_piece(piece_at(keys, t / 8, t % 8), from[i]);
-                    copy_piece(piece_at(keys, t / 8 + 16, t % 8), from[i] + 128);
-                    copy_piece(piece_at(values, t / 4, c + t % 4), from[i] + 256);
-                    copy_piece(piece_at(values, t / 4 + 32, c + t % 4), from[i] + 384);
+#pragma unroll
+                    for (int j = 0; j < 8; j++) {
+                        copy_piece(keys + j * 4 * ROW + (key_to ^ j % 2 * 64), from + j * 32);
+                        copy_piece(values + j * 8 * ROW + (value_to ^ i * 64), from + 256 + j * 32);
+                    }
                 }
             }
             copies_end();
-            stage.next(STAGES);
-            if (++late > LATE || F8) {
-                copies_wait<LATE>();
-                land();
+            if (with_q) {
+                copies_wait<1>();
+                landed(sh.q_full(place.i));
+                with_q = false;
             }
+            copies_wait<0>();
+            landed(sh.full(at));
         }
+        if (with_q) {
+            copies_wait<0>();
+            landed(sh.q_full(place.i));
+        }
+        c += g1 + 1 - g0;
+        place.next(Q_PLACES);
     }
-    land_all();
-}
-
-/* Named barriers 1 to TEAMS, for two teams each: whose turn it is to ask the tensor core. */
-static __device__ __forceinline__ void turn_wait(int team)
-{
-    asm volatile("bar.sync %0, 256;" ::"r"(1 + team) : "memory");
-}
-
-static __device__ __forceinline__ void turn_pass(int team)
-{
-    asm volatile("bar.arrive %0, 256;" ::"r"(1 + (team + 1) % TEAMS) : "memory");
 }
 
 /* One of the teams. */
@@ -550,14 +532,10 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
     auto skip = [&](int n) {
         for (; n > 0; n--) {
             bar_wait(sh.full(stage.i), stage.round);
-            turn_wait(team);
-            turn_pass(team);
             warp_arrive(sh.empty(stage.i));
             stage.next(STAGES);
         }
     };
-    if (team == TEAMS - 1)
-        turn_pass(team); /* to the first */
     for (int k = 0; k * (int)gridDim.x < n_item; k++) {
         if (item_of(k) >= n_item)
             break;
@@ -567,7 +545,7 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
         uint32_t tile = sh.queries(place.i) + team * TILE; /* the team's queries */
         /* Row i of a lane, query x0 + g + 8i, sees keys lo to hi, if it is one. */
         int lo[2], hi[2], last_lo = 0, first_hi = 0x7fffffff;
-        float m[2], l[2]; /* l: of this lane's keys alone */
+        float m[2];
         for (int i = 0; i < 2; i++) {
             int x = x0 + g + 8 * i, pos = pos0 + of.row(x);
             bool in = of.row(x) < n;
@@ -578,7 +556,6 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
                 first_hi = min(first_hi, pos);
             }
             m[i] = fmaxf(a.sinks[kv * of.n_q + of.head(x)] * 1.4426950408889634f, -1e30f);
-            l[i] = q == 0;
         }
         last_lo = __reduce_max_sync(~0u, last_lo);
         first_hi = __reduce_min_sync(~0u, first_hi);
@@ -586,8 +563,9 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
         int g0 = first_key(a, pos0) / KEYS, g1 = (pos0 + n - 1) / KEYS;
         int p0 = of.row(team * 64), p1 = min(of.row(team * 64 + 63), n - 1);
         int at = first_key(a, pos0 + p0) / KEYS, end = (pos0 + p1) / KEYS;
-        float s[KEYS / 2], o[32] = {}, scale[2];
+        float s[KEYS / 2], o[OUT] = {}, scale[2];
         uint32_t w[KEYS / 16][4];
+        o[HEAD / 2] = o[HEAD / 2 + 2] = q == 0; /* the sink's weight */
         auto score = [&](int i) {
             uint32_t key = matrix(sh.keys(i)), query = matrix(tile);
             scores<F8, false>(s, query, key);
@@ -617,7 +595,7 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
                         s[j] = NONE;
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                float tops[2] = {s[2 * h], s[2 * h + 1]}, sum[2] = {0, 0};
+                float tops[2] = {s[2 * h], s[2 * h + 1]};
 #pragma unroll
                 for (int j = 2; j < KEYS / 4; j++)
                     tops[j % 2] = fmaxf(tops[j % 2], s[4 * (j / 2) + 2 * h + j % 2]);
@@ -628,15 +606,15 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
                 scale[h] = exp2_fast(m[h] - base);
                 m[h] = base;
 #pragma unroll
-                for (int j = 0; j < KEYS / 8; j++)
-#pragma unroll
-                    for (int b = 0; b < 2; b++) {
-                        float &x = s[4 * j + 2 * h + b];
-                        x = exp2_fast(x - base);
-                        sum[b] += x;
-                    }
-                l[h] = l[h] * scale[h] + (sum[0] + sum[1]);
+                for (int j = 0; j < KEYS / 4; j++) {
+                    float &x = s[4 * (j / 2) + 2 * h + j % 2];
+                    x = exp2_fast(x - base);
+                }
             }
+            if (__any_sync(~0u, scale[0] != 1 || scale[1] != 1))
+#pragma unroll
+                for (int j = 0; j < OUT; j++)
+                    o[j] *= scale[j / 2 % 2];
         };
         auto pack = [&]() {
 #pragma unroll
@@ -651,10 +629,8 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
         }
         skip(at - g0);
         bar_wait(sh.full(stage.i), stage.round);
-        turn_wait(team);
         wg_begin();
         score(stage.i);
-        turn_pass(team);
         wg_wait<0>(s);
         soften(at);
         pack();
@@ -662,43 +638,30 @@ static __device__ __forceinline__ void compute(const struct attn_args &a, int n_
             int before = stage.i;
             stage.next(STAGES);
             bar_wait(sh.full(stage.i), stage.round);
-            turn_wait(team);
             wg_begin();
             score(stage.i);
             weigh(before);
-            turn_pass(team);
-            wg_wait<1>(s);
-            soften(i);
-            pin(s);
-            /* Waits in both branches, else the compiler does so before the softmax. */
-            if (__any_sync(~0u, scale[0] != 1 || scale[1] != 1)) {
-                wg_wait<0>(o);
-#pragma unroll
-                for (int j = 0; j < 32; j++)
-                    o[j] *= scale[j / 2 % 2];
-            } else {
-                wg_wait<0>(o);
-            }
+            wg_wait<0>(s);
+            pin(o);
             warp_arrive(sh.empty(before));
+            soften(i);
             pack();
         }
         wg_begin();
         weigh(stage.i);
-        for (int i = 0; i < 2; i++) {
-            l[i] += __shfl_xor_sync(~0u, l[i], 1);
-            l[i] += __shfl_xor_sync(~0u, l[i], 2);
-            l[i] = 1 / l[i];
-        }
         wg_wait<0>(o);
         warp_arrive(sh.empty(stage.i));
         stage.next(STAGES);
+        float f[2];
+        for (int i = 0; i < 2; i++)
+            f[i] = 1 / __shfl_sync(~0u, o[HEAD / 2 + 2 * i], lane & ~3);
         /* Through the place of the warp's queries, so that rows are written whole. */
         uint32_t mine = tile + warp * 16 * ROW;
 #pragma unroll
         for (int j = 0; j < 16; j++) {
             int i = j % 2, u = j / 2;
             put_word(piece_at(mine, g + 8 * i, u) + 4 * q,
-                     pack_bf16(o[4 * u + 2 * i] * l[i], o[4 * u + 2 * i + 1] * l[i]));
+                     pack_bf16(o[4 * u + 2 * i] * f[i], o[4 * u + 2 * i + 1] * f[i]));
         }
         __syncwarp();
 #pragma unroll
@@ -725,13 +688,16 @@ static __global__ void __launch_bounds__((TEAMS + 1) * 128, 1)
     extern __shared__ char smem[];
     struct stock sh = {((uint32_t)__cvta_generic_to_shared(smem) + 1023) & ~1023u};
     int team = __shfl_sync(~0u, threadIdx.x / 128, 0); /* the compiler sees that a warp has one */
-    if (threadIdx.x == 0) {
+    for (int i = threadIdx.x; i < STAGES * SUM_ROWS * 8; i += (TEAMS + 1) * 128) {
+        uint32_t v = i % (SUM_ROWS * 8) < 8 ? eight<F8>::pair(1, 1) : 0;
+        put(sh.values(i / (SUM_ROWS * 8)) + TILE + i % (SUM_ROWS * 8) * 16, make_uint4(v, v, v, v));
+    }
+    if (threadIdx.x == 0)
         for (int i = 0; i < STAGES + Q_PLACES; i++) {
-            bar_init(sh.full(i), 4);
+            bar_init(sh.full(i), i < STAGES ? 1 : 4);
             bar_init(sh.empty(i), 4 * TEAMS);
         }
-        show();
-    }
+    show();
     __syncthreads();
     pdl_go();
     pdl_wait();
