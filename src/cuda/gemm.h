@@ -3,8 +3,9 @@
  *
  * `thin` (thin.h) serves up to 8 rows, and experts with few tokens, for which Hopper has `streamed`
  * (stream.h). `wide` (wide.h) serves more: a block takes 128 outputs times 64 or 128 rows and runs
- * the chains one after the other, which gives the bits of `thin`. `warpgroup` (warpgroup.h) does
- * the work of `wide` on Hopper's own instructions, in one chain.
+ * the chains one after the other, which gives the bits of `thin`. On Hopper's own instructions, in
+ * one chain, `warpgroup` (warpgroup.h) and, where there are enough rows and they lie as the copy
+ * engine wants them, `ring_product` (ring.h) do the work of `wide`.
  *
  * What a product does with its results is its epilogue: a struct whose operator() receives a
  * tile, a lane's row g and the sums of rows g and g + 8 for one activation row.

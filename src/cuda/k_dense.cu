@@ -5,6 +5,7 @@
 #include "cuda/warpgroup.h"
 
 #include <cuda_fp8.h>
+#include <limits.h>
 
 struct epi_qkv {
     const float *bias;
@@ -99,24 +100,28 @@ static int dense_rows(const struct dmat *m, int n)
     return n <= 64 ? 64 : n < 4096 || card()->major != 9 || m->one_form ? 128 : 256;
 }
 
+/* ring_most: rows up to which the ring is the faster. */
 template <int NC, enum form F, typename E>
 static void product(const struct dmat *m, const struct source &src, const E &epi, int n,
-                    int persist, cudaStream_t s)
+                    int persist, int ring_most, cudaStream_t s)
 {
     struct work k = work_of(m, n);
     int per = dense_rows(m, n);
     k.by_rows = m->n_out > n;
     if (n <= THIN_ROWS && !m->one_form)
         thin_go<F, 1, NC>(k, src, epi, 1, persist, s);
+    else if (n > 64 && n <= ring_most && card()->major == 9 && !m->one_form)
+        ring_dense<F>(k, src, epi, s);
     else
         many<NC, F>(per, (n + per - 1) / per, k, src, epi, s);
 }
 
 template <int NC, typename E>
 static void dense(const struct dmat *m, const struct source &src, const E &epi, int n, int persist,
-                  cudaStream_t s)
+                  int ring_most, cudaStream_t s)
 {
-    (m->scale ? product<NC, FORM_Q8, E> : product<NC, FORM_BF16, E>)(m, src, epi, n, persist, s);
+    (m->scale ? product<NC, FORM_Q8, E> : product<NC, FORM_BF16, E>)(m, src, epi, n, persist,
+                                                                     ring_most, s);
 }
 
 void k_qkv(const struct dlayer *l, const struct dstep *st, const __nv_bfloat16 *xn, int n_row,
@@ -124,14 +129,16 @@ void k_qkv(const struct dlayer *l, const struct dstep *st, const __nv_bfloat16 *
 {
     struct source src = {xn, l->qkv.n_step * STEP, NULL, NULL, NULL, l->qkv.n_in, 0};
     struct epi_qkv epi = {l->b_qkv, l->qkv.gain, *out, *st};
-    dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, 0, s);
+    /* Each result's rotation and place want loads that wait for each other: with many rows two
+     * blocks an SM hide them better. */
+    dense<CHAINS_QKV>(&l->qkv, src, epi, n_row, 0, 256, s);
 }
 
 void k_out(const struct dlayer *l, const __nv_bfloat16 *attn, float *x, int n_row, cudaStream_t s)
 {
     struct source src = {attn, l->o.n_step * STEP + ATTN_PAD, NULL, NULL, NULL, l->o.n_in, 0};
     struct epi_out epi = {l->b_o, l->o.gain, x, l->o.n_out};
-    dense<CHAINS_OUT>(&l->o, src, epi, n_row, 0, s);
+    dense<CHAINS_OUT>(&l->o, src, epi, n_row, 0, INT_MAX, s);
 }
 
 void k_head(const struct dmat *m, const float *norm, float eps, const struct dstep *st,
@@ -139,5 +146,5 @@ void k_head(const struct dmat *m, const float *norm, float eps, const struct dst
 {
     struct source src = {xn, m->n_step * STEP, xn ? NULL : st->logit_row, x, norm, m->n_in, eps};
     struct epi_head epi = {m->gain, logits, m->n_out};
-    dense<CHAINS_HEAD>(m, src, epi, n_logit, 2 * card()->n_sm, s);
+    dense<CHAINS_HEAD>(m, src, epi, n_logit, 2 * card()->n_sm, INT_MAX, s);
 }

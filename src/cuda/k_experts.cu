@@ -107,6 +107,21 @@ static void experts(const struct dlayer *l, const struct dmat *m, const struct d
         many<NC, FORM_BF16>(per, groups, k, src, epi, s);
 }
 
+/* `down` of many rows, which lie in the order of their slots. */
+template <enum form F>
+static void down_ring(const struct dlayer *l, const struct droute *r, const struct source &src,
+                      const struct epi_down &epi, int per, int n_row, int n_active, int n_expert,
+                      cudaStream_t s)
+{
+    struct work k = work_of(&l->down, 0);
+    k.group = r->group;
+    k.n_group = r->n_group;
+    int slots = n_row * n_active, groups = max_groups(per, n_row, n_active, n_expert);
+    (per > 128
+         ? ring_launch<F, 2, 256, struct epi_down>::go
+         : ring_launch<F, 3, 128, struct epi_down>::go)(k, src, epi, slots, n_expert, groups, 1, s);
+}
+
 void k_gate(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 *xn, int n_row,
             int n_active, int n_expert, float alpha, float limit, __nv_bfloat16 *ff, cudaStream_t s)
 {
@@ -121,5 +136,12 @@ void k_down(const struct dlayer *l, const struct droute *r, const __nv_bfloat16 
 {
     struct source src = {ff, l->down.n_step * STEP, NULL, NULL, NULL, l->down.n_in, 0};
     struct epi_down epi = {l->b_down, l->down.gain, y, l->down.n_out};
-    experts<CHAINS_EXPERTS>(l, &l->down, r, src, epi, n_row, n_active, n_expert, s);
+    const struct dmat *m = &l->down;
+    int per = router_group(l, n_row, n_active, n_expert);
+    if (per > 64 && card()->major == 9 && !m->one_form) {
+        (m->scale ? down_ring<FORM_MX> : down_ring<FORM_BF16>)(l, r, src, epi, per, n_row, n_active,
+                                                               n_expert, s);
+        return;
+    }
+    experts<CHAINS_EXPERTS>(l, m, r, src, epi, n_row, n_active, n_expert, s);
 }

@@ -11,6 +11,7 @@
 #define CUDA_STREAM_H
 
 #include "cuda/gemm.h"
+#include "cuda/hopper.h"
 
 enum {
     STREAM_WARPS = 24, /* at most; so many registers are left */
@@ -31,32 +32,6 @@ static int stream_rows(int n_step)
 }
 
 #if __CUDA_ARCH__ >= 900
-/* ---- barriers in shared memory that count bytes ---- */
-
-static __device__ __forceinline__ void bar_init(uint32_t bar)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(bar) : "memory");
-}
-
-static __device__ __forceinline__ void bar_expect(uint32_t bar, uint32_t n)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(n)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void bar_wait(uint32_t bar, uint32_t phase)
-{
-    uint32_t ok;
-    do
-        asm volatile("{\n.reg .pred p;\n"
-                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-                     "selp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(ok)
-                     : "r"(bar), "r"(phase)
-                     : "memory");
-    while (!ok);
-}
-
 /* n bytes, a multiple of 16, into shared memory; bar counts them. */
 static __device__ __forceinline__ void copy_bulk(uint32_t to, const void *from, uint32_t n,
                                                  uint32_t bar)
@@ -177,7 +152,7 @@ static __global__ void __launch_bounds__(STREAM_WARPS * 32, 1)
     uint32_t bar0 = (uint32_t)__cvta_generic_to_shared(bars);
     uint32_t row_bytes = k.n_step * STEP * 2, stride = row_bytes + 16;
     if (threadIdx.x < STREAM_BARS)
-        bar_init(bar0 + threadIdx.x * 8);
+        bar_init(bar0 + threadIdx.x * 8, 1);
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::
                      : "memory");
     __syncthreads();

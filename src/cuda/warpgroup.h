@@ -1,47 +1,18 @@
-/* Products of many rows on Hopper's warpgroup instructions, and the choice between them and wide.h.
+/* Products of many rows on Hopper's warpgroup instructions, weights straight to registers, and the
+ * choice between them, ring.h and wide.h.
  */
 #ifndef CUDA_WARPGROUP_H
 #define CUDA_WARPGROUP_H
 
-#include "cuda/wgmma.h"
+#include "cuda/ring.h"
 #include "cuda/wide.h"
 
 #ifdef GLOSS_WGMMA
-static __device__ __forceinline__ void wg_begin()
-{
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-template <int LEFT> static __device__ __forceinline__ void wg_end()
-{
-    if (LEFT)
-        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
-}
-
 /* Stages of N rows in 96 KB of shared memory, so that two blocks fit an SM; beyond 128 rows it has
  * one, with 192 KB. */
 template <int N> struct wg_stages {
     enum { n = N <= 64 ? 10 : N == 96 || N == 192 ? 8 : 6 };
 };
-
-static __device__ __forceinline__ void cluster_sync()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
-/* Four floats of the shared memory of block `rank` of the cluster. */
-static __device__ __forceinline__ float4 load_cluster(uint32_t addr, int rank)
-{
-    uint32_t at;
-    float4 v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(addr), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(at));
-    return v;
-}
 
 /* 64 outputs of each of two warpgroups times up to N rows, over the block's share of the inputs.
  * Registers hold the weights, fetched D steps ahead and decoded one step ahead of the tensor core;
@@ -138,25 +109,7 @@ static __device__ __forceinline__ void wg_rows(const struct work &k, const struc
         return;
     }
     __syncthreads(); /* nobody reads activations any more: their place takes the sums */
-    uint32_t mine = base + threadIdx.x * 16;
-#pragma unroll
-    for (int t = 0; t < N / 8; t++)
-        asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + t * 4096),
-                     "f"(acc[4 * t]), "f"(acc[4 * t + 1]), "f"(acc[4 * t + 2]), "f"(acc[4 * t + 3])
-                     : "memory");
-    cluster_sync();
-    for (int t = part; t < N / 8; t += n_part) {
-        float v[4] = {};
-        for (int r = 0; r < n_part; r++) {
-            float4 u = load_cluster(mine + t * 4096, r);
-            v[0] += u.x;
-            v[1] += u.y;
-            v[2] += u.z;
-            v[3] += u.w;
-        }
-        finish(t, v);
-    }
-    cluster_sync(); /* nobody leaves while others read its memory */
+    join_cluster<256, N>(acc, base + threadIdx.x * 16, finish);
 }
 #endif
 
