@@ -582,8 +582,10 @@ void k_gate_one(const struct dlayer *l, const float *x, const float *share, int 
                           n_expert,    n_active,  l->down.n_in, l->down.n_step * STEP,
                           eps,         alpha,     limit,        l->down.scale ? raise : 1,
                           ff,          r->expert, r->weight};
-    launch(l->gate.scale ? gate_one<FORM_MX> : gate_one<FORM_BF16>, dim3(card()->n_sm),
-           ROW_WARPS * 32, (size_t)l->gate.n_step * STEP * 2, s, a);
+    /* each block has an item, the first above all: it tells the choice */
+    int n_item = l->gate.n_tile * n_active, n_block = n_item < card()->n_sm ? n_item : card()->n_sm;
+    launch(l->gate.scale ? gate_one<FORM_MX> : gate_one<FORM_BF16>, dim3(n_block), ROW_WARPS * 32,
+           (size_t)l->gate.n_step * STEP * 2, s, a);
 }
 
 struct down_args {
