@@ -82,7 +82,7 @@ static __device__ __forceinline__ bool take_group(const struct work &k, int i, i
     return i < *k.n_group;
 }
 
-static struct work work_of(const struct dmat *m, int n)
+static inline struct work work_of(const struct dmat *m, int n)
 {
     struct work k = {m->w, m->scale, m->n_tile, m->n_step, n, NULL, NULL, 0, false, m->one_form};
     return k;

@@ -13,8 +13,9 @@
 /* A matrix as the copy engine sees it: rows of `inner` numbers, `stride` bytes apart; what lies
  * outside reads as zeros. swizzle: rows of the box are 128 bytes, whose 16-byte pieces are placed
  * as wgmma wants. */
-static CUtensorMap box_map(CUtensorMapDataType type, const void *p, size_t inner, size_t rows,
-                           size_t stride, int box_inner, int box_rows, bool swizzle)
+static inline CUtensorMap box_map(CUtensorMapDataType type, const void *p, size_t inner,
+                                  size_t rows, size_t stride, int box_inner, int box_rows,
+                                  bool swizzle)
 {
     static decltype(&cuTensorMapEncodeTiled) encode;
     CUtensorMap m;

@@ -13,7 +13,7 @@
  * rounding loses does not depend on it, as long as a number stays above 2^-6.
  */
 #include "cuda/gemm.h"
-#include "cuda/wgmma.h"
+#include "cuda/hopper.h"
 
 #include <math.h>
 
@@ -118,18 +118,6 @@ struct spot {
 };
 
 #ifdef GLOSS_WGMMA
-static __device__ __forceinline__ void wg_begin()
-{
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-template <int LEFT> static __device__ __forceinline__ void wg_end()
-{
-    if (LEFT)
-        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
-}
-
 /* Four of the eight bytes of lo and hi, by the nibbles of four's low half, whose bit 3 is 0. */
 static __device__ __forceinline__ uint32_t look_up(uint32_t lo, uint32_t hi, uint32_t four)
 {
@@ -159,30 +147,10 @@ static __device__ __forceinline__ void decode(const uint4 &v, uint32_t scale, ui
     }
 }
 
-static __device__ __forceinline__ void bar_init(uint32_t bar, int n)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(n) : "memory");
-}
-
-static __device__ __forceinline__ void bar_arrive(uint32_t bar)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
-}
-
-static __device__ __forceinline__ void bar_wait(uint32_t bar, uint32_t parity)
-{
-    asm volatile("{\n.reg .pred there;\n"
-                 "again: mbarrier.try_wait.parity.shared::cta.b64 there, [%0], %1;\n"
-                 "@!there bra again;\n}" ::"r"(bar),
-                 "r"(parity)
-                 : "memory");
-}
-
 /* n bytes on their way; the barrier turns when they are there. */
 static __device__ __forceinline__ void copy_bulk(uint32_t to, const void *from, int n, uint32_t bar)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(n)
-                 : "memory");
+    bar_expect(bar, n);
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
                  "[%0], [%1], %2, [%3];" ::"r"(to),
                  "l"(from), "r"(n), "r"(bar)
@@ -288,7 +256,7 @@ static __global__ void __launch_bounds__(GROUPS * 128, MOST <= 32 ? 3 : 2)
             bar_init(bars + i * 8, 1);
             bar_init(bars + (N_STAGE + i) * 8, GROUPS * 4);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        bar_ready();
     }
     __syncthreads();
     pdl_wait();
