@@ -250,11 +250,6 @@ static __device__ __forceinline__ void show()
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-static __device__ __forceinline__ void copy_piece(uint32_t to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
-}
-
 static __device__ __forceinline__ void copies_end()
 {
     asm volatile("cp.async.commit_group;");
@@ -472,7 +467,7 @@ static __device__ __forceinline__ void bring(const struct attn_args &a, const st
                 put(to, make_uint4(eight<F8>::query(v.x), eight<F8>::query(v.y),
                                    eight<F8>::query(v.z), eight<F8>::query(v.w)));
             } else {
-                copy_piece(to, from);
+                copy_async(to, from);
             }
         }
         copies_end();
@@ -497,8 +492,8 @@ static __device__ __forceinline__ void bring(const struct attn_args &a, const st
                 } else {
 #pragma unroll
                     for (int j = 0; j < 8; j++) {
-                        copy_piece(keys + j * 4 * ROW + (key_to ^ j % 2 * 64), from + j * 32);
-                        copy_piece(values + j * 8 * ROW + (value_to ^ i * 64), from + 256 + j * 32);
+                        copy_async(keys + j * 4 * ROW + (key_to ^ j % 2 * 64), from + j * 32);
+                        copy_async(values + j * 8 * ROW + (value_to ^ i * 64), from + 256 + j * 32);
                     }
                 }
             }
